@@ -1,0 +1,1 @@
+"""A window's journey: from 16 kHz speech and one portrait to frames."""

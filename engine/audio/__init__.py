@@ -1,0 +1,1 @@
+"""From sound to the features that drive a face."""

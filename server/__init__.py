@@ -1,0 +1,1 @@
+"""A peer's journey: signalling, microphone in, paced tracks out."""

@@ -1,0 +1,1 @@
+"""Command lines: preparing, training, evaluating, rendering, measuring."""
