@@ -1,0 +1,49 @@
+# `make serve` and `make test` each do everything on a machine with Python 3.11 or 3.12 and make.
+# ARGS reaches the command: make serve ARGS="--port 9000", make test ARGS="-k mark -x".
+
+PYTHON    ?= $(shell for p in python3.11 python3.12 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
+VENV      := .venv
+BIN       := $(VENV)/bin
+PIP       := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/installed
+TORCH     := torch==2.13.0
+MEDIAPIPE := mediapipe==0.10.21
+ARGS      ?=
+
+.PHONY: setup serve test bench lint clean
+.DELETE_ON_ERROR:
+
+setup: $(INSTALLED)
+
+# Runs again only when pyproject.toml, or this file with its two pins, changes.
+# torch comes first and pinned: where pip is configured with a CPU build of that very version, pip
+# prefers it. From plain PyPI on Linux it brings the CUDA packages along, some gigabytes.
+# mediapipe comes without its dependencies: pyproject.toml says why, and lists the real ones.
+$(INSTALLED): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	    { echo "Visavis needs Python 3.11 or 3.12, but PYTHON is '$(PYTHON)'. Try: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo 'Setting up $(VENV): a few minutes and about 2 GB the first time.'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q $(TORCH)
+	$(PIP) install -q --no-deps $(MEDIAPIPE)
+	$(PIP) install -q -e '.[dev]'
+	$(BIN)/python -c 'import cv2, mediapipe'
+	@touch $@
+
+serve: $(INSTALLED)
+	$(BIN)/visavis serve $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(INSTALLED)
+	@mkdir -p build
+	$(BIN)/python -m tools.bench_engine --seconds 10 --json build/bench.json $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache *.egg-info
