@@ -1,0 +1,236 @@
+// The page: binds what the user does to the avatar list, the microphone and the session.
+
+import { fetchInfo } from "./api.js";
+import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
+import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
+import { Problem } from "./problems.js";
+import { Session, playableCodecs } from "./session.js";
+import { Readings, STATE_WORDS, hideProblem, say, showProblem } from "./status.js";
+
+const $ = (id) => document.getElementById(id);
+const NO_PICTURE_AFTER_MS = 10_000;
+
+const picker = new AvatarPicker({ group: $("portraits"), kept: $("kept"), deleteButton: $("delete") });
+const readings = new Readings((name) => $(`reading-${name}`));
+let info = null;
+let session = null;
+let microphone = null; // {stream, meter} while it is open
+let secondTimer = 0;
+
+// ---- starting and stopping -------------------------------------------------------------------
+
+async function start() {
+  if (session || $("talk").disabled) return;
+  hideProblem($("problem"));
+  try {
+    setState("microphone");
+    await takeMicrophone();
+    info ??= await loadServer();
+    if (!picker.chosenId) throw new Problem("avatar_not_found");
+    session = makeSession();
+    session.mute($("mute").ariaPressed === "true");
+    await session.open();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function makeSession() {
+  const made = new Session({
+    iceServers: info.ice_servers ?? [],
+    avatarId: picker.chosenId,
+    track: microphone.stream.getAudioTracks()[0],
+    options: { seed: 0, motion: Number($("motion").value), codec: $("codec").value || null },
+  });
+  const on = (name, act) => made.addEventListener(name, ({ detail }) => made === session && act(detail));
+  on("state", (state) => state !== "ended" && setState(state));
+  on("stream", (stream) => void ($("video").srcObject = stream));
+  on("stats", (stats) => readings.showServer(stats));
+  on("ping", (roundTripMs) => readings.showPing(roundTripMs));
+  on("notice", (problem) => showProblem($("problem"), problem));
+  on("problem", fail);
+  return made;
+}
+
+function stop() {
+  session?.close();
+  tidy();
+  setState("ended");
+}
+
+function fail(error) {
+  session?.close();
+  tidy();
+  setState("ended");
+  say($("status"), "Not connected.");
+  showProblem($("problem"), error, { onRetry: start });
+  $("problem").scrollIntoView({ block: "nearest" });
+}
+
+/** Give back all that a session held: the browser's recording sign must go out. */
+function tidy() {
+  session = null;
+  clearInterval(secondTimer);
+  releaseMicrophone();
+  $("video").srcObject = null;
+  readings.clear();
+}
+
+function setState(state) {
+  const busy = state === "microphone" || state === "connecting";
+  const open = busy || state === "live";
+  $("frame").dataset.state = state;
+  $("veil").textContent = busy ? STATE_WORDS[state] : "";
+  $("talk").textContent = open ? "Stop" : "Start talking";
+  $("talk").classList.toggle("primary", !open);
+  $("talk").disabled = state === "microphone"; // the browser's own question is open
+  $("mute").disabled = !open;
+  $("codec").disabled = open;
+  say($("status"), STATE_WORDS[state]);
+  if (state === "live") watchLive();
+}
+
+/** Every second: read the browser's figures, and notice when no picture comes. */
+function watchLive() {
+  hideProblem($("problem"));
+  clearInterval(secondTimer);
+  const since = performance.now();
+  secondTimer = setInterval(async () => {
+    const report = await session?.readPeerStats();
+    if (!report) return;
+    readings.showPeer(report);
+    const silent = $("video").videoWidth === 0 && performance.now() - since > NO_PICTURE_AFTER_MS;
+    if (silent) fail(new Problem("no_picture"));
+  }, 1000);
+}
+
+// ---- microphone ------------------------------------------------------------------------------
+
+async function takeMicrophone() {
+  const stream = await openMicrophone($("microphone").value);
+  releaseMicrophone();
+  microphone = { stream, meter: new LevelMeter(stream) };
+  stream.getAudioTracks()[0].onended = () => fail(new Problem("microphone_lost"));
+  drawLevel();
+  await listMicrophones($("microphone")); // names are known from now on
+}
+
+function releaseMicrophone() {
+  microphone?.stream.getTracks().forEach((track) => track.stop());
+  microphone?.meter.close();
+  microphone = null;
+}
+
+function drawLevel() {
+  const muted = $("mute").ariaPressed === "true";
+  $("level").value = microphone && !muted ? microphone.meter.read() : 0;
+  if (microphone) setTimeout(drawLevel, 80); // a timer: animation frames would repaint 60 times a second
+}
+
+async function changeMicrophone() {
+  if (!session) return;
+  try {
+    await takeMicrophone();
+    await session.replaceTrack(microphone.stream.getAudioTracks()[0]);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function toggleMute() {
+  const muted = $("mute").ariaPressed !== "true";
+  $("mute").ariaPressed = String(muted);
+  session?.mute(muted);
+  say($("status"), muted ? "Muted: the portrait rests." : STATE_WORDS[session?.state ?? "idle"]);
+}
+
+// ---- portraits -------------------------------------------------------------------------------
+
+function showChosen() {
+  const avatar = picker.chosen;
+  $("poster").hidden = !avatar;
+  if (avatar) $("poster").src = thumbnailUrl(avatar);
+  if (avatar) session?.switchAvatar(avatar.id);
+}
+
+async function upload(event) {
+  event.preventDefault();
+  const message = $("upload-message");
+  hideProblem(message);
+  try {
+    const form = readUploadForm({ file: $("portrait-file"), consent: $("consent"), keep: $("keep") });
+    setUploading(true);
+    await picker.add(form);
+    $("upload-form").reset();
+    $("upload").open = false;
+    say($("status"), "The portrait is added and chosen.");
+    $("portraits").querySelector("input:checked")?.focus();
+  } catch (error) {
+    showProblem(message, error);
+    (error.field ?? message).focus();
+  } finally {
+    setUploading(false);
+  }
+}
+
+function setUploading(busy) {
+  $("upload-button").disabled = busy;
+  $("upload-button").textContent = busy ? "Looking at the picture…" : "Add portrait";
+}
+
+function askToDelete() {
+  const dialog = $("confirm-delete");
+  dialog.returnValue = "cancel"; // Escape leaves it as it is
+  dialog.showModal();
+  dialog.onclose = async () => {
+    if (dialog.returnValue !== "delete") return $("delete").focus();
+    try {
+      await picker.deleteChosen();
+      say($("status"), "The portrait is deleted.");
+    } catch (error) {
+      showProblem($("problem"), error);
+    }
+  };
+}
+
+// ---- the page itself -------------------------------------------------------------------------
+
+async function loadServer() {
+  const answer = await fetchInfo();
+  $("server").textContent = `${answer.engine} on ${answer.backend}, ${answer.sessions} of ${answer.max_sessions} places taken`;
+  $("mark").hidden = answer.mark === false;
+  await picker.refresh();
+  return answer;
+}
+
+async function load() {
+  // The key has become a cookie by now; leave it neither in the address bar nor in the history.
+  if (new URLSearchParams(location.search).has("key")) history.replaceState(null, "", location.pathname);
+  for (const option of $("codec").options) {
+    option.disabled = Boolean(option.value) && !("RTCRtpReceiver" in window && playableCodecs().includes(option.value));
+  }
+  if (!window.isSecureContext) showProblem($("problem"), new Problem("insecure_page"));
+  listMicrophones($("microphone")).catch(() => {}); // a list without names is no failure
+  try {
+    info = await loadServer();
+  } catch (error) {
+    $("server").textContent = "Not connected to the server";
+    showProblem($("problem"), error, { onRetry: () => location.reload() });
+  }
+}
+
+$("talk").addEventListener("click", () => (session ? stop() : start()));
+$("mute").addEventListener("click", toggleMute);
+$("hear").addEventListener("change", () => void ($("video").muted = !$("hear").checked));
+$("microphone").addEventListener("change", changeMicrophone);
+$("motion").addEventListener("input", () => {
+  $("motion-value").textContent = `${Math.round($("motion").value * 100)} %`;
+  session?.setMotion(Number($("motion").value));
+});
+$("upload-form").addEventListener("submit", upload);
+$("delete").addEventListener("click", askToDelete);
+picker.addEventListener("choose", showChosen);
+navigator.mediaDevices?.addEventListener?.("devicechange", () => listMicrophones($("microphone")));
+window.addEventListener("pagehide", () => session?.close());
+
+load();
