@@ -25,8 +25,8 @@ $(INSTALLED): pyproject.toml Makefile
 	@echo 'Setting up $(VENV): a few minutes and about 2 GB the first time.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q $(TORCH)
+	$(PIP) install -q --no-warn-conflicts -e '.[dev]'
 	$(PIP) install -q --no-deps $(MEDIAPIPE)
-	$(PIP) install -q -e '.[dev]'
 	$(BIN)/python -c 'import cv2, mediapipe'
 	@touch $@
 
