@@ -13,7 +13,8 @@
     │   └── FaceTurned              turned or tilted too far from the camera
     ├── AvatarError
     │   ├── AvatarNotFound
-    │   └── AvatarStale             enrolled by another engine, version or checkpoint
+    │   ├── AvatarStale             enrolled by another engine, version or checkpoint
+    │   └── AvatarDamaged           its file cannot be read
     ├── AudioUnreadable             no audio stream, or one that cannot be decoded
     ├── CheckpointError             missing, damaged or of another configuration
     └── EngineUnavailable           an engine or backend that this machine cannot run
@@ -71,6 +72,10 @@ class AvatarNotFound(AvatarError):
 
 class AvatarStale(AvatarError):
     code = "avatar_stale"
+
+
+class AvatarDamaged(AvatarError):
+    code = "avatar_damaged"
 
 
 class AudioUnreadable(VisavisError):
