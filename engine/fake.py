@@ -1,0 +1,94 @@
+"""An engine without a model: the brightness of a frame is the loudness of its sound.
+
+It keeps the whole contract of ``engine/api.py`` with numpy and Pillow alone, so every server test
+runs without torch, and the offset between sound and picture can be read off the frames exactly:
+frame ``k`` shows the loudness of the 40 ms of sound centred on its instant ``k / 25`` s, neither
+earlier nor later.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
+from engine.errors import ImageTooLarge, ImageUnreadable
+
+QUIET_DB = -60.0  # this and below is black
+MOUTH = (slice(160, 208), slice(88, 168))  # rows, columns of the brightest part: the lower middle
+BADGE = (slice(0, 32), slice(0, 32))  # carries the avatar's mean colour, so that avatars can be told apart
+MOUTH_WHITE, FACE_WHITE, BLACK = 255, 160, 16
+_MAX_PIXELS = 40_000_000
+
+
+class FakeState(StreamState):
+    """The last ``lookahead + 1`` hops of each stream, float32 [slots, samples]."""
+
+    def __init__(self, slots: int, samples: int) -> None:
+        self.sound = np.zeros((slots, samples), np.float32)
+
+    def reset(self, slot: int, options: StreamOptions) -> None:
+        self.sound[slot] = 0
+
+
+class FakeEngine(Engine):
+    """Flat frames, grey by loudness. Same hop and lookahead as the real engine."""
+
+    fingerprint = "fake-1"
+
+    def __init__(self) -> None:
+        self.spec = EngineSpec(name="fake", window_ms=160, lookahead_ms=120, max_batch=16)
+
+    def enrol(self, image: bytes) -> Avatar:
+        try:
+            with Image.open(io.BytesIO(image)) as opened:
+                if opened.width * opened.height > _MAX_PIXELS:
+                    raise ImageTooLarge(
+                        f"the picture has {opened.width}x{opened.height} pixels; "
+                        f"at most {_MAX_PIXELS // 1_000_000} million are read: make it smaller"
+                    )
+                upright = ImageOps.exif_transpose(opened).convert("RGB")
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageTooLarge(f"the picture has too many pixels ({error}): make it smaller") from error
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ImageUnreadable(f"the picture cannot be read ({error}): send a JPEG, PNG or WebP") from error
+        size = self.spec.frame_size
+        crop = np.asarray(ImageOps.fit(upright, (size, size)), np.uint8)
+        return Avatar(engine=self.spec.name, fingerprint=self.fingerprint, arrays={"crop": crop})
+
+    def batch_key(self, avatar: Avatar) -> Hashable:
+        return "any"
+
+    def init_state(self, max_batch: int) -> FakeState:
+        return FakeState(max_batch, (self.spec.lookahead_hops + 1) * self.spec.hop_samples)
+
+    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+        assert isinstance(state, FakeState)
+        size = self.spec.frame_size
+        frames = np.empty((len(rows), size, size, 3), np.uint8)
+        for frame, row in zip(frames, rows, strict=True):
+            heard = np.concatenate((state.sound[row.slot], row.samples))
+            state.sound[row.slot] = heard[-state.sound.shape[1] :]
+            frame[:] = shade_of(self._loudness(state.sound[row.slot]), FACE_WHITE)
+            frame[MOUTH] = shade_of(self._loudness(state.sound[row.slot]), MOUTH_WHITE)
+            frame[BADGE] = row.avatar.crop.reshape(-1, 3).mean(axis=0)
+        return frames
+
+    def _loudness(self, sound: np.ndarray) -> float:
+        half = self.spec.hop_samples // 2
+        centre = self.spec.hop_samples  # the newest frame's instant, ``lookahead`` before the end
+        return loudness_of(sound[centre - half : centre + half])
+
+
+def loudness_of(samples: np.ndarray) -> float:
+    """Loudness of float32 [n] samples in [-1, 1]: 0 at QUIET_DB and below, 1 at full scale."""
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return float(np.clip(1 - 10 * np.log10(max(power, 1e-12)) / QUIET_DB, 0, 1))
+
+
+def shade_of(loudness: float, white: int) -> int:
+    """Grey value of a loudness in [0, 1], from BLACK to ``white``."""
+    return round(BLACK + (white - BLACK) * loudness)
