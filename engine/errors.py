@@ -16,6 +16,7 @@
     │   ├── AvatarStale             enrolled by another engine, version or checkpoint
     │   └── AvatarDamaged           its file cannot be read
     ├── AudioUnreadable             no audio stream, or one that cannot be decoded
+    ├── FileError                   a path that cannot be read or written
     ├── CheckpointError             missing, damaged or of another configuration
     └── EngineUnavailable           an engine or backend that this machine cannot run
 
@@ -80,6 +81,10 @@ class AvatarDamaged(AvatarError):
 
 class AudioUnreadable(VisavisError):
     code = "audio_unreadable"
+
+
+class FileError(VisavisError):
+    code = "file"
 
 
 class CheckpointError(VisavisError):
