@@ -10,7 +10,6 @@ figures of ``tools/lip_figures.py`` compare the two.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,6 +29,8 @@ from engine.landmarks import FaceMesh, alignment
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools import lip_figures
 from tools.clip import ClipUnreadable, encode_png, find_clips, read_frames, read_samples
+from tools.report import format_table as report_table
+from tools.report import positive_int, write_json
 
 EPILOG = """\
 keys of the JSON file:
@@ -182,17 +183,7 @@ def format_table(clips: list[dict[str, Any]]) -> str:
     real = dict(mouth_corr=1.0, lag_frames=0, m_lmd=0.0, f_lmd=0.0, ssim=1.0, opening_std_ratio=1.0)
     rows = [(c["clip"], c) for c in clips]
     rows += [(f"mean of {len(clips)}", mean), ("anchor: still first frame", still), ("anchor: real frames", real)]
-    cells = [["clip", *COLUMNS]] + [[name, *(_format(row.get(c)) for c in COLUMNS)] for name, row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
-
-
-def _format(value: float | int | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    return report_table(["clip", *COLUMNS], [[name, *(row.get(c) for c in COLUMNS)] for name, row in rows])
 
 
 _engine: Engine | None = None  # of a worker process
@@ -261,18 +252,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only N clips, spread evenly over the folder")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="only N clips, spread evenly over the folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="only the clips named there, one a line")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a picture per clip, real above rendered")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="processes (default: 1)")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -286,12 +270,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     about = {"engine": engine.spec.name, "fingerprint": engine.fingerprint, "backend": engine.backend}
     engine.close()
-    args.json.parent.mkdir(parents=True, exist_ok=True)
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
     clips, failed = evaluate_clips(args.engine, paths, args.sheets, args.jobs)
     report = {**about, "clips": clips, "mean": mean_figures(clips), "failed": failed}
-    args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    try:
+        write_json(args.json, report)
+    except VisavisError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
     if clips:
         print(format_table(clips))
     for entry in failed:
