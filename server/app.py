@@ -1,0 +1,318 @@
+"""The HTTP and WebSocket routes.
+
+They are thin: they check, call, and shape the answer. What they call lives in the ``House``.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from engine.api import Avatar, Engine, StreamOptions
+from engine.cache import DEFAULT_AVATAR_ID, AvatarRecord
+from engine.errors import VisavisError
+from engine.mark import stamp
+from engine.registry import create_engine
+from server import metrics
+from server.auth import Gate
+from server.config import ServerConfig
+from server.control import serve_socket
+from server.docs_page import render_docs
+from server.errors import (
+    ConsentRequired,
+    NotReady,
+    RequestInvalid,
+    error_body,
+    http_headers,
+    http_status,
+)
+from server.house import House
+from server.limits import BodyLimit
+from server.session import SessionOrder
+from server.signaling import read_offer
+
+log = logging.getLogger(__name__)
+
+WEB_FOLDER = Path(__file__).parent.parent / "client" / "web"
+THUMBNAIL_QUALITY = 88
+
+_DESCRIPTION = """Real-time talking avatars: one portrait and a live microphone in, lip-synced video out over WebRTC.
+
+Every failure is JSON: {"error": {"code", "message"}}. Where an API key is set, send it as
+'Authorization: Bearer KEY'.
+
+A session's WebSocket, /v1/sessions/{id}/ws, takes candidate, mute, avatar, options and ping messages, and
+sends status, stats (every second), pong and error."""
+
+
+class OfferBody(BaseModel):
+    type: Literal["offer"]
+    sdp: str
+
+
+class OptionsBody(BaseModel):
+    seed: int | None = Field(default=None, ge=0, lt=2**31, description="of the idle motion; null: any")
+    motion: float = Field(default=1.0, ge=0, le=1, description="amount of idle motion")
+    codec: Literal["VP8", "H264"] | None = Field(default=None, description="null: whichever fits, VP8 first")
+
+
+class SessionBody(BaseModel):
+    avatar_id: str = DEFAULT_AVATAR_ID
+    offer: OfferBody
+    options: OptionsBody = OptionsBody()
+
+
+def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = None) -> FastAPI:
+    """The application for uvicorn.
+
+    Args:
+        config: checked already.
+        make_engine: instead of the engine that ``config`` names; for tests of failures.
+    """
+    if not config.marked:
+        log.warning("frames carry no visible mark (--unmarked): say yourself that the picture is synthetic")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.house = house = House(config, make_engine or (lambda: create_engine(config.engine)))
+        house.open()
+        try:
+            yield
+        finally:
+            await house.close()
+
+    app = FastAPI(
+        title="Visavis",
+        version=version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_errors(app)
+    _add_pages(app, config)
+    _add_avatars(app, config)
+    _add_sessions(app, config)
+    limits = config.limits
+    app.add_middleware(BodyLimit, limit_of=lambda p: limits.upload_bytes if p == "/v1/avatars" else limits.json_bytes)
+    app.add_middleware(Gate, api_key=config.api_key)
+    return app
+
+
+def version() -> str:
+    try:
+        return metadata.version("visavis")
+    except metadata.PackageNotFoundError:  # run from the tree, not installed
+        return "0"
+
+
+def _house(request: Request | WebSocket) -> House:
+    return request.app.state.house
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(VisavisError)
+    async def refuse(request: Request, error: VisavisError) -> JSONResponse:
+        return JSONResponse(error_body(error.code, str(error)), http_status(error), http_headers(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors())
+        return JSONResponse(error_body(RequestInvalid.code, faults), http_status(RequestInvalid()))
+
+    @app.exception_handler(HTTPException)
+    async def refuse_route(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, RequestInvalid.code)
+        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        return JSONResponse(error_body(code, message), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def confess(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return JSONResponse(error_body("internal", "the server made a mistake; its log says which"), 500)
+
+
+def _add_pages(app: FastAPI, config: ServerConfig) -> None:
+    app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(WEB_FOLDER / "index.html", headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_docs(app.openapi()))
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"description": "still loading, or the engine could not be loaded"}})
+    async def readyz(request: Request) -> dict[str, str]:
+        """Sessions can be opened."""
+        _house(request).require_ready()
+        return {"status": "ready"}
+
+    @app.get("/v1/info")
+    async def info(request: Request) -> dict[str, Any]:
+        """What runs here. Before the engine is loaded its figures are null."""
+        house = _house(request)
+        engine = None
+        with suppress(NotReady):
+            engine = house.worker.engine
+        return {
+            "name": "visavis",
+            "version": app.version,
+            "engine": config.engine,
+            "backend": engine.backend if engine else None,
+            "fps": engine.spec.fps if engine else None,
+            "frame_size": engine.spec.frame_size if engine else None,
+            "lookahead_ms": engine.spec.lookahead_ms if engine else None,
+            "max_sessions": house.sessions.limit,
+            "sessions": len(house.sessions),
+            "mark": config.marked,
+            "ice_servers": [{"urls": url} for url in config.ice_servers],
+        }
+
+    @app.get("/metrics")
+    async def prometheus(request: Request) -> Response:
+        """Counters and timings in Prometheus' text format."""
+        house = _house(request)
+        return Response(metrics.render_metrics(house.sessions, house.worker), media_type=metrics.CONTENT_TYPE)
+
+
+def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
+    limits = config.limits
+
+    @app.post("/v1/avatars", status_code=201)
+    async def enrol_avatar(
+        request: Request,
+        portrait: Annotated[UploadFile, File(description="JPEG, PNG or WebP with one face")],
+        consent: Annotated[str, Form(description="must be 'true': the person shown agrees")] = "false",
+        keep_s: Annotated[int, Form(description="seconds to keep it; 0: until deleted")] = 86_400,
+    ) -> dict[str, Any]:
+        """Make an avatar of a portrait."""
+        house = _house(request)
+        house.uploads.take(request.client.host if request.client else "")
+        if consent.strip().lower() != "true":
+            raise ConsentRequired(
+                f"consent is {consent[:20]!r}: send consent=true once the person shown agrees to be animated"
+            )
+        if not 0 <= keep_s <= limits.max_keep_s:
+            raise RequestInvalid(f"keep_s is {keep_s}: it must lie between 0 and {limits.max_keep_s}")
+        house.require_ready()
+        image = await portrait.read()
+        avatar = await house.enrol(image)
+        expires_at = time.time() + keep_s if keep_s else None
+
+        def keep() -> AvatarRecord:
+            return house.store.describe(house.store.put(avatar, expires_at=expires_at, source=image))
+
+        return _avatar_json(await house.blocking(keep), config)
+
+    @app.get("/v1/avatars")
+    async def list_avatars(request: Request) -> dict[str, Any]:
+        """All avatars, the default one first."""
+        records = await _house(request).blocking(_house(request).store.list)
+        return {"avatars": [_avatar_json(r, config) for r in records]}
+
+    @app.get("/v1/avatars/{avatar_id}")
+    async def describe_avatar(request: Request, avatar_id: str) -> dict[str, Any]:
+        """One avatar."""
+        house = _house(request)
+        return _avatar_json(await house.blocking(lambda: house.store.describe(avatar_id)), config)
+
+    @app.get("/v1/avatars/{avatar_id}/thumbnail", responses={200: {"content": {"image/jpeg": {}}}})
+    async def thumbnail(request: Request, avatar_id: str) -> Response:
+        """Its picture, as the engine sees it."""
+        house = _house(request)
+        avatar = await house.get_avatar(avatar_id)
+        jpeg = await house.blocking(lambda: _jpeg(avatar))
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+    @app.delete("/v1/avatars/{avatar_id}", status_code=204)
+    async def delete_avatar(request: Request, avatar_id: str) -> None:
+        """Remove an avatar and its picture; sessions that show it go on until they end."""
+        house = _house(request)
+        await house.blocking(lambda: house.store.delete(avatar_id))
+
+
+def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
+    limits = config.limits
+
+    @app.post("/v1/sessions", status_code=201)
+    async def open_session(request: Request, body: SessionBody) -> dict[str, Any]:
+        """Answer an SDP offer with an avatar that speaks what the peer says."""
+        house = _house(request)
+        house.require_ready()
+        offer = read_offer(body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates)
+        seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
+
+        async def make_order() -> SessionOrder:
+            avatar = await house.get_avatar(body.avatar_id)
+            rest = await house.blocking(lambda: stamp(avatar.crop)) if config.marked else avatar.crop
+            return SessionOrder(
+                avatar_id=body.avatar_id,
+                avatar=avatar,
+                rest=rest,
+                options=StreamOptions(seed=seed, motion=body.options.motion),
+                codec=body.options.codec,
+            )
+
+        session, answer = await house.sessions.open(make_order, offer)
+        return {
+            "id": session.id,
+            "answer": {"type": "answer", "sdp": answer},
+            "ws": f"/v1/sessions/{session.id}/ws",
+            "synthetic": True,
+            "lookahead_ms": house.worker.engine.spec.lookahead_ms,
+        }
+
+    @app.get("/v1/sessions/{session_id}")
+    async def describe_session(request: Request, session_id: str) -> dict[str, Any]:
+        """State of a session, and why it ended."""
+        return _house(request).sessions.describe(session_id)
+
+    @app.delete("/v1/sessions/{session_id}", status_code=204)
+    async def end_session(request: Request, session_id: str) -> None:
+        """End a session; its place is free when this answers."""
+        _house(request).sessions.get(session_id).end("ended on request")
+
+    @app.websocket("/v1/sessions/{session_id}/ws")
+    async def socket(websocket: WebSocket, session_id: str) -> None:
+        house = _house(websocket)
+        await serve_socket(websocket, session_id, sessions=house.sessions, get_avatar=house.get_avatar)
+
+
+def _avatar_json(record: AvatarRecord, config: ServerConfig) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "engine": record.engine or config.engine,
+        "created_at": math.floor(record.created_at),
+        "expires_at": None if record.expires_at is None else math.ceil(record.expires_at),
+        "thumbnail": f"/v1/avatars/{record.id}/thumbnail",
+    }
+
+
+def _jpeg(avatar: Avatar) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(avatar.crop).save(out, "JPEG", quality=THUMBNAIL_QUALITY)
+    return out.getvalue()

@@ -1,0 +1,148 @@
+"""The server's exceptions, and the one table that turns every Visavis error into an HTTP status.
+
+::
+
+    VisavisError (engine/errors.py)
+    └── ServerError
+        ├── Unauthorized            no API key, or a wrong one
+        ├── ForeignOrigin           a page of another site, or an unknown host name
+        ├── ConsentRequired         the person shown has not agreed
+        ├── RequestInvalid          a field is missing or out of range
+        ├── OfferInvalid            SDP that cannot be answered
+        │   └── CodecUnsupported    the offer lacks the codec that was asked for
+        ├── CandidateInvalid        an ICE candidate that cannot be read
+        ├── UploadTooLarge
+        ├── RateLimited             carries retry_after_s
+        ├── ServerFull              every session slot is taken; carries retry_after_s
+        ├── NotReady                the engine is still loading, or could not be loaded
+        ├── SessionNotFound
+        ├── EngineFailed            a step or an enrolment raised something unexpected
+        └── ConfigError             the server must not start like this
+"""
+
+from __future__ import annotations
+
+from engine import errors as engine_errors
+from engine.errors import VisavisError
+
+
+class ServerError(VisavisError):
+    """Root of what the server raises itself."""
+
+    code = "server"
+
+
+class Unauthorized(ServerError):
+    code = "unauthorized"
+
+
+class ForeignOrigin(ServerError):
+    code = "foreign_origin"
+
+
+class ConsentRequired(ServerError):
+    code = "consent_required"
+
+
+class RequestInvalid(ServerError):
+    code = "request_invalid"
+
+
+class OfferInvalid(ServerError):
+    code = "offer_invalid"
+
+
+class CodecUnsupported(OfferInvalid):
+    code = "codec_unsupported"
+
+
+class CandidateInvalid(ServerError):
+    code = "candidate_invalid"
+
+
+class UploadTooLarge(ServerError):
+    code = "upload_too_large"
+
+
+class TryLater(ServerError):
+    """A refusal that time may lift.
+
+    Args:
+        retry_after_s: seconds after which trying again makes sense, at least 1.
+    """
+
+    code = "try_later"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
+
+
+class RateLimited(TryLater):
+    code = "rate_limited"
+
+
+class ServerFull(TryLater):
+    code = "server_full"
+
+
+class NotReady(TryLater):
+    code = "not_ready"
+
+
+class SessionNotFound(ServerError):
+    code = "session_not_found"
+
+
+class EngineFailed(ServerError):
+    code = "engine_failed"
+
+
+class ConfigError(ServerError):
+    code = "config"
+
+
+# The most specific class of an error's ancestry wins, so a new PortraitError is a 422 by itself.
+HTTP_STATUS: dict[type[VisavisError], int] = {
+    VisavisError: 500,
+    engine_errors.PortraitError: 422,
+    engine_errors.ImageUnreadable: 415,
+    engine_errors.ImageTooLarge: 413,
+    engine_errors.AvatarError: 409,
+    engine_errors.AvatarNotFound: 404,
+    engine_errors.AvatarStale: 410,
+    engine_errors.AvatarDamaged: 410,
+    engine_errors.AudioUnreadable: 415,
+    engine_errors.CheckpointError: 503,
+    engine_errors.EngineUnavailable: 503,
+    Unauthorized: 401,
+    ForeignOrigin: 403,
+    ConsentRequired: 403,
+    RequestInvalid: 400,
+    OfferInvalid: 400,
+    CandidateInvalid: 400,
+    UploadTooLarge: 413,
+    RateLimited: 429,
+    ServerFull: 503,
+    NotReady: 503,
+    SessionNotFound: 404,
+}
+
+
+def http_status(error: VisavisError) -> int:
+    """The status that tells an HTTP client of ``error``."""
+    return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
+
+
+def http_headers(error: VisavisError) -> dict[str, str]:
+    """Headers that go with it."""
+    if isinstance(error, TryLater):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": 'Bearer realm="visavis"'}
+    return {}
+
+
+def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
+    """The JSON body of every failure."""
+    return {"error": {"code": code, "message": message}}

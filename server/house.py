@@ -1,0 +1,126 @@
+"""What lives as long as the server: the engine's worker, avatars, sessions, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from engine.api import Avatar, Engine
+from engine.cache import DEFAULT_AVATAR_ID, AvatarStore
+from engine.errors import VisavisError
+from server.config import ServerConfig
+from server.engine_worker import EngineWorker
+from server.errors import EngineFailed, NotReady, RateLimited
+from server.limits import RateLimit
+from server.session import Sessions
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_ENROLMENTS = 8
+T = TypeVar("T")
+
+
+class House:
+    """What lives as long as the server: engine worker, avatars, sessions, threads.
+
+    Args:
+        config: of the server.
+        make_engine: makes the engine that ``config`` names.
+    """
+
+    def __init__(self, config: ServerConfig, make_engine: Callable[[], Engine]) -> None:
+        loop = asyncio.get_running_loop()
+        cpus = os.cpu_count() or 1
+        # aiortc encodes on the loop's default executor. One picture of 256x256 takes it 1 to 5 ms.
+        loop.set_default_executor(ThreadPoolExecutor(max(4, cpus + 2), "visavis-encode"))
+        self.config = config
+        self.worker = EngineWorker(make_engine, slots=config.max_sessions, marked=config.marked, loop=loop)
+        self.store = AvatarStore(config.data_folder)
+        self.sessions = Sessions(self.worker, config)
+        self.uploads = RateLimit(config.limits.uploads_per_minute)
+        self.ready = asyncio.Event()
+        self.failure: BaseException | None = None
+        self._io = ThreadPoolExecutor(4, "visavis-io")
+        self._enrolments = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to load the engine, and to sweep."""
+        self.worker.start()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
+
+    async def close(self) -> None:
+        await self.sessions.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.blocking(self.worker.close)
+        self._io.shutdown(wait=True, cancel_futures=True)
+
+    async def blocking(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on an I/O thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._io, work)
+
+    def require_ready(self) -> None:
+        """
+        Raises:
+            NotReady: the engine is still loading, or could not be loaded.
+        """
+        _ = self.worker.engine
+        if not self.ready.is_set():
+            raise NotReady("the engine is still warming up: try again in a few seconds", retry_after_s=3)
+
+    async def get_avatar(self, avatar_id: str) -> Avatar:
+        """An avatar that fits the engine; may enrol it again."""
+        enroller = self.worker.enroller()
+        return await self.blocking(lambda: self.store.get(avatar_id, enroller))
+
+    async def enrol(self, image: bytes) -> Avatar:
+        """Make an avatar of an encoded picture.
+
+        Raises:
+            PortraitError: the picture is refused.
+            RateLimited: too many wait already.
+            EngineFailed: anything else.
+        """
+        if self._enrolments >= MAX_WAITING_ENROLMENTS:
+            raise RateLimited("too many portraits are being enrolled: try again in a few seconds", retry_after_s=5)
+        self._enrolments += 1
+        try:
+            return await asyncio.wrap_future(self.worker.run(lambda engine: engine.enrol(image)))
+        except VisavisError:
+            raise
+        except Exception as error:
+            log.exception("an enrolment failed")
+            raise EngineFailed("the portrait could not be enrolled: the engine failed; see the server's log") from error
+        finally:
+            self._enrolments -= 1
+
+    async def _prepare(self) -> None:
+        """Load, enrol the default portrait, take the first slow steps; then the server is ready."""
+        try:
+            await asyncio.wrap_future(self.worker.loaded)
+        except Exception as error:
+            self.failure = error
+            return
+        try:
+            await asyncio.wrap_future(self.worker.warm_up(await self.get_avatar(DEFAULT_AVATAR_ID)))
+        except Exception:
+            log.exception("the default portrait could not be used; uploaded ones may still work")
+        self.ready.set()
+        log.info("ready: engine %s on %s", self.config.engine, self.worker.engine.backend)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                if removed := await self.blocking(lambda: self.store.sweep(time.time())):
+                    log.info("%d avatars were removed: their time was over", removed)
+            except Exception:
+                log.exception("expired avatars could not be removed; trying again")
+            await asyncio.sleep(self.config.sweep_every_s)

@@ -1,0 +1,127 @@
+"""``visavis serve``: read the command line, check it, run uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from engine.registry import DEFAULT_ENGINE, engine_names
+from server.app import create_app
+from server.config import ServerConfig
+from server.errors import ConfigError
+
+GRACE_S = 3  # for open requests and sockets when the server is stopped
+MAX_WS_BYTES = 64 << 10
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visavis serve", description="Serve talking avatars: a page, an API and WebRTC, in one process."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; one that others reach needs a key")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free port")
+    parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names())
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep avatars here; otherwise only in memory")
+    parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time")
+    parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
+    parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
+    parser.add_argument(
+        "--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: URL; repeatable"
+    )
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    return parser
+
+
+def read_config(argv: Sequence[str]) -> ServerConfig:
+    """The configuration that a command line asks for.
+
+    Raises:
+        ConfigError: it must not start like this.
+    """
+    args = build_parser().parse_args(argv)
+    return ServerConfig(
+        host=args.host,
+        port=args.port,
+        engine=args.engine,
+        data_folder=args.data,
+        max_sessions=args.max_sessions,
+        api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
+        marked=not args.unmarked,
+        ice_servers=tuple(args.ice_server),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until stopped.
+
+    Returns:
+        0 after an orderly stop, 1 when the engine could not be loaded, 2 when the command line is wrong.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        config = read_config(arguments)
+    except ConfigError as error:
+        print(f"visavis serve: {error}", file=sys.stderr)
+        return 2
+    level = build_parser().parse_args(arguments).log_level
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("aioice", "aiortc", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        return asyncio.run(_serve(config, level))
+    except KeyboardInterrupt:
+        return 0
+
+
+def make_server(config: ServerConfig, app: object, *, log_level: str = "info") -> uvicorn.Server:
+    """A uvicorn server as we want it."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=config.host,
+            port=config.port,
+            ws="websockets-sansio",
+            ws_max_size=MAX_WS_BYTES,
+            log_level=log_level,
+            access_log=False,  # addresses may hold the key
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+    )
+
+
+async def _serve(config: ServerConfig, level: str) -> int:
+    app = create_app(config)
+    server = make_server(config, app, log_level="warning" if level == "info" else level)
+    serving = asyncio.create_task(server.serve())
+    failed = False
+    announced = False
+    while not serving.done():
+        await asyncio.wait([serving], timeout=0.2)
+        if server.started and not announced:
+            announced = True
+            _announce(config, server)
+        house = getattr(app.state, "house", None)
+        if house is not None and house.failure is not None and not failed:
+            failed = server.should_exit = True
+            print(f"visavis serve: the engine could not be loaded: {house.failure}", file=sys.stderr)
+    await serving
+    return 1 if failed or not announced else 0
+
+
+def _announce(config: ServerConfig, server: uvicorn.Server) -> None:
+    port = server.servers[0].sockets[0].getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
+    key = "/?key=YOUR_KEY" if config.api_key else ""
+    print(f"Visavis serves on http://{host}:{port}{key}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""What goes out: video at 25 frames/s and the delayed sound, both paced by the session's media clock.
+
+Timing and buffers, on one page
+===============================
+
+All times are positions on ``media_clock.MediaClock``: counts of 16 kHz samples received. With a
+lookahead of 120 ms and the first margin of 40 ms, the instant ``t`` of the speaker's sound goes through:
+
+=================  ============  ==========================================================
+where              after         why
+=================  ============  ==========================================================
+packet arrives     20 ms + net   Opus packets hold 20 ms; they are decoded as they come
+                                 (``jitter.py``), nothing is buffered for order
+hop closes         0...40 ms     the engine hears whole hops of 40 ms; frame ``k`` waits for hop
+                                 ``k + 2``, that is for sound up to ``k/25 s + 120 ms``
+frame is drawn     compute       on the engine's thread; must fit in the margin, with the jitter
+both leave         160 ms        ``due_s(t)`` = arrival + lookahead + margin, frame and sound alike
+=================  ============  ==========================================================
+
+- **Sound** of position ``p`` leaves at ``due_s(p)``, in packets of 20 ms, 48 kHz mono as it came. It
+  waits for nothing else. The sound ring holds 2 s and drops the oldest.
+- **Frame** ``k`` leaves at ``due_s(640 k)``. Is it not there, the newest earlier one leaves in its place
+  with the timestamp of ``k`` (it counts as *repeated*); should ``k`` still come, it shows in the place
+  of a later late one, or never (*dropped*). The shelf holds SHELF_FRAMES, the newest.
+- So their offset is zero by construction, whatever the engine, the network or the microphone's crystal
+  do. When more than a tenth of a second's frames were late, the margin grows by 20 ms (up to 200 ms),
+  and sound and frames move there together at 2 %; after 10 s without a late one it shrinks by 5 ms.
+- **At the receiver** they stay together because RTP timestamps count the same positions (90 kHz and
+  48 kHz), both streams carry one CNAME and one msid, and the sender reports map RTP time to wall time
+  by when the newest packet left: sound and frame of one position leave at one time, so the maps agree
+  but for the encoders' few milliseconds (VP8 256x256: 1 to 5; Opus delays sound by 6.5).
+- A receiver that stops reading costs nothing: a track whose loop fell behind by more than MAX_BEHIND_S
+  goes on at the present position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import time
+from collections.abc import Callable
+
+import av
+import numpy as np
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from engine.audio.window import SampleRing
+from server.ingest import HOP, RATIO, SOUND_RATE_HZ
+from server.media_clock import MediaClock
+
+PACKET = 320  # 16 kHz samples of one 20 ms packet
+VIDEO_RATE_HZ = 90_000
+TICKS_PER_FRAME = VIDEO_RATE_HZ // 25
+SHELF_FRAMES = 8  # drawn and not yet due: margin and lookahead never need more
+MAX_BEHIND_S = 0.5
+
+_SOUND_BASE = fractions.Fraction(1, SOUND_RATE_HZ)
+_VIDEO_BASE = fractions.Fraction(1, VIDEO_RATE_HZ)
+
+
+class FrameShelf:
+    """Frames between the engine and the track, by index. Keeps the newest, never goes back.
+
+    Args:
+        rest: uint8 [S, S, 3], shown until the first frame comes.
+    """
+
+    def __init__(self, rest: np.ndarray) -> None:
+        self._frames: dict[int, np.ndarray] = {}
+        self._shown = rest
+        self._shown_index = -1
+        self.taken = self.repeated = self.dropped = 0
+
+    def put(self, index: int, frame: np.ndarray) -> None:
+        """Add frame ``index``; one older than what was shown is dropped."""
+        if index <= self._shown_index:
+            self.dropped += 1
+            return
+        self._frames[index] = frame
+        while len(self._frames) > SHELF_FRAMES:
+            del self._frames[min(self._frames)]
+            self.dropped += 1
+
+    def take(self, index: int) -> np.ndarray:
+        """What to show as frame ``index``: that one, else the newest before it, else the last shown."""
+        ready = [i for i in self._frames if i <= index]
+        if ready:
+            best = max(ready)
+            self._shown, self._shown_index = self._frames[best], best
+            self.dropped += len(ready) - 1
+            for i in ready:
+                del self._frames[i]
+        self.taken += 1
+        self.repeated += self._shown_index != index
+        return self._shown
+
+
+class Pacer:
+    """Which step of a steady sequence leaves next, and when.
+
+    Args:
+        clock: of the session.
+        stride: positions per step.
+        now: wall time, monotonic.
+    """
+
+    def __init__(self, clock: MediaClock, stride: int, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stride = stride
+        self._now = now
+        self._step = 0
+        self.skipped = 0
+
+    async def next(self) -> int:
+        """Wait until the next step is due and give its index; falls back on the present when far behind."""
+        while True:
+            wait_s = self._clock.due_s(self._step * self._stride) - self._now()
+            if wait_s <= 0:
+                break
+            await asyncio.sleep(wait_s)
+        if -wait_s > MAX_BEHIND_S:
+            present = self._clock.leaving(self._now()) // self._stride
+            self.skipped += present - self._step
+            self._step = present
+        self._step += 1
+        return self._step - 1
+
+
+class _PacedTrack(MediaStreamTrack):
+    """A track that waits for its session to go live, then leaves in the clock's time."""
+
+    stride: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pacer: asyncio.Future[Pacer] = asyncio.get_running_loop().create_future()
+
+    def start(self, clock: MediaClock) -> None:
+        if not self._pacer.done():
+            self._pacer.set_result(Pacer(clock, self.stride))
+
+    def stop(self) -> None:
+        super().stop()
+        self._pacer.cancel()  # wakes a sender that still waits for the start
+
+    async def _next(self) -> int:
+        if self.readyState != "live":
+            raise MediaStreamError
+        index = await (await asyncio.shield(self._pacer)).next()
+        if self.readyState != "live":
+            raise MediaStreamError
+        return index
+
+
+class VideoOut(_PacedTrack):
+    """Frames of a shelf, one every 40 ms of the media clock."""
+
+    kind = "video"
+    stride = HOP
+
+    def __init__(self, shelf: FrameShelf) -> None:
+        super().__init__()
+        self._shelf = shelf
+
+    async def recv(self) -> av.VideoFrame:
+        index = await self._next()
+        # One copy of 200 kB; colour conversion and encoding happen on the encoder's thread.
+        frame = av.VideoFrame.from_ndarray(self._shelf.take(index), format="rgb24")
+        frame.pts = index * TICKS_PER_FRAME
+        frame.time_base = _VIDEO_BASE
+        return frame
+
+
+class AudioOut(_PacedTrack):
+    """The received sound, delayed, in packets of 20 ms at 48 kHz mono."""
+
+    kind = "audio"
+    stride = PACKET
+
+    def __init__(self, sound: SampleRing) -> None:
+        super().__init__()
+        self._sound = sound
+
+    async def recv(self) -> av.AudioFrame:
+        start = await self._next() * PACKET * RATIO
+        samples = self._sound.read(start, PACKET * RATIO)
+        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16", layout="mono")
+        frame.sample_rate = SOUND_RATE_HZ
+        frame.pts = start
+        frame.time_base = _SOUND_BASE
+        return frame
