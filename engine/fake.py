@@ -57,7 +57,11 @@ class FakeEngine(Engine):
             raise ImageUnreadable(f"the picture cannot be read ({error}): send a JPEG, PNG or WebP") from error
         size = self.spec.frame_size
         crop = np.asarray(ImageOps.fit(upright, (size, size)), np.uint8)
-        return Avatar(engine=self.spec.name, fingerprint=self.fingerprint, arrays={"crop": crop})
+        side = min(upright.size)  # what ``fit`` keeps: the largest square in the middle
+        left, top = (upright.width - side) / 2, (upright.height - side) / 2
+        photo_from_crop = np.array([[side / size, 0, left], [0, side / size, top]], np.float32)
+        arrays: dict[str, np.ndarray] = {"crop": crop, "photo_from_crop": photo_from_crop}
+        return Avatar(engine=self.spec.name, fingerprint=self.fingerprint, arrays=arrays)
 
     def batch_key(self, avatar: Avatar) -> Hashable:
         return "any"

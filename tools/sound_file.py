@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -88,10 +89,9 @@ class SoundFile:
         heard = 0
         packer = _Packer()
         reason = "it holds no samples"
-        packets = self._packets()
-        for packet in packets:
+        for packet in self._packets():
             try:
-                frames = packet.decode()
+                frames = cast(list[av.AudioFrame], packet.decode())
             except (av.FFmpegError, OSError, ValueError) as error:
                 self.damaged_packets += 1
                 reason = _reason(error)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ class Mp4Writer:
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         self._container.metadata.update(MP4_METADATA)
         try:
-            self._video = self._container.add_stream(_h264_encoder(), rate=fps)
+            self._video = cast(av.VideoStream, self._container.add_stream(_h264_encoder(), rate=fps))
         except (av.FFmpegError, ValueError):
             self._container.close()
             raise
@@ -78,9 +79,7 @@ class Mp4Writer:
     def write_frame(self, frame: np.ndarray) -> None:
         """uint8 [H, W, 3] RGB: the next frame."""
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
+        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         picture.pts, picture.time_base = self._frames, Fraction(1, self._fps)
         self._frames += 1
         self._mux(self._video.encode(picture))
