@@ -132,5 +132,5 @@ class Engine(abc.ABC):
         """Milliseconds that the last step spent in each stage, in order."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (an engine with nothing to give back needs none)
         """Give back what the engine holds. The engine is not used afterwards."""
