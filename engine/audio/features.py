@@ -1,0 +1,117 @@
+"""Wav2Vec2 features of speech, offline over a window and streaming, equal to each other.
+
+The compact encoder normalises each step over its channels only (``feat_extract_norm="layer"``) and its
+convolutions take no padding, so a feature depends on its own 400 samples alone: each is computed once,
+when its sound has arrived, and kept. The transformer then runs over the newest window.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+if TYPE_CHECKING:
+    from engine.s3dnerf.config import AudioConfig
+
+
+def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
+    return Wav2Vec2Config(
+        conv_dim=config.conv_dim,
+        conv_kernel=config.conv_kernel,
+        conv_stride=config.conv_stride,
+        num_feat_extract_layers=len(config.conv_dim),
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.feed_forward,
+        num_conv_pos_embeddings=config.position_kernel,
+        num_conv_pos_embedding_groups=config.position_groups,
+        feat_extract_norm="layer" if config.layer_norm_features else "group",
+        do_stable_layer_norm=config.layer_norm_features,
+        conv_bias=False,
+        mask_time_prob=0.0,
+        layerdrop=0.0,
+    )
+
+
+class SpeechFeatures(nn.Module):
+    """Wav2Vec2 in two parts: ``convolve`` (streams exactly) and ``contextualise`` (a window at a time)."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.pretrained:
+            self.encoder = Wav2Vec2Model.from_pretrained(config.pretrained)
+        else:
+            self.encoder = Wav2Vec2Model(wav2vec2_config(config))
+            if config.layer_norm_features:
+                _start_from_bandpass_filters(self.encoder.feature_extractor.conv_layers[0].conv.weight)
+
+    def convolve(self, sound: Tensor) -> Tensor:
+        """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], T = (samples - 400) // 320 + 1."""
+        return self.encoder.feature_extractor(sound).transpose(1, 2)
+
+    def contextualise(self, features: Tensor) -> Tensor:
+        """Conv features [B, T, conv_dim] -> context features [B, T, hidden]."""
+        hidden, _ = self.encoder.feature_projection(features)
+        return self.encoder.encoder(hidden).last_hidden_state
+
+    def forward(self, window: Tensor) -> Tensor:
+        """A window of sound [B, window_samples] -> [B, window_features, hidden]."""
+        return self.contextualise(self.convolve(window))
+
+
+class FeatureStream:
+    """Conv features of many streams, each new one computed once; slabs indexed by slot.
+
+    A stream that has heard nothing has heard silence.
+    """
+
+    def __init__(self, features: SpeechFeatures, slots: int) -> None:
+        config = features.config
+        self._features = features
+        self._stride = config.stride_samples
+        self._keep = config.receptive_samples - config.stride_samples  # samples that the next feature needs again
+        with torch.inference_mode():
+            silence = features.convolve(torch.zeros(1, config.window_samples))
+        self._silence = silence[0]  # [T, C]
+        self._tail = torch.zeros(slots, self._keep)
+        self._window = self._silence.repeat(slots, 1, 1)
+
+    def reset(self, slot: int) -> None:
+        self._tail[slot] = 0
+        self._window[slot] = self._silence
+
+    @torch.inference_mode()
+    def push(self, slot: int, sound: Tensor) -> Tensor:
+        """Hear float32 [n * 320] new samples; returns the slot's window of conv features [T, C] after them.
+
+        Raises:
+            ValueError: when the samples are not whole features.
+        """
+        if sound.shape[-1] % self._stride:
+            raise ValueError(f"{sound.shape[-1]} samples are not a multiple of {self._stride}")
+        sound = torch.cat([self._tail[slot], sound])
+        new = self._features.convolve(sound[None])[0]
+        self._tail[slot] = sound[-self._keep :]
+        self._window[slot] = torch.cat([self._window[slot], new])[-len(self._silence) :]
+        return self._window[slot]
+
+
+def _start_from_bandpass_filters(weight: Tensor) -> None:
+    """Fill the first convolution [C, 1, kernel] with windowed sines, mel-spaced from 80 Hz to 7 kHz.
+
+    From random filters the small training set does not find formants; it refines these.
+    """
+    channels, _, kernel = weight.shape
+    mel = torch.linspace(0, 1, channels)
+    low, high = 2595 * torch.log10(torch.tensor([1 + 80 / 700, 1 + 7000 / 700]))
+    frequency = 700 * (10 ** ((low + (high - low) * mel) / 2595) - 1)
+    time = (torch.arange(kernel) - kernel / 2) / 16_000
+    phase = torch.where(torch.arange(channels) % 2 == 0, 0.0, torch.pi / 2)
+    filters = torch.sin(2 * torch.pi * frequency[:, None] * time + phase[:, None]) * torch.hann_window(kernel)
+    with torch.no_grad():
+        weight.copy_((filters / filters.norm(dim=1, keepdim=True))[:, None] * 0.3)

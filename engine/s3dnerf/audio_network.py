@@ -1,0 +1,42 @@
+"""Speech features -> the driving features ``a_dri`` (paper, section 2), with the lip-motion head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engine.s3dnerf.config import S3DConfig
+
+
+class AudioNetwork(nn.Module):
+    """1-D fully convolutional network over the window, and an auxiliary head of lip-motion codes.
+
+    The codes (``lip_motion.py``) let the audio branch learn from landmarks, before and beside images.
+    """
+
+    def __init__(self, config: S3DConfig) -> None:
+        super().__init__()
+        audio = config.audio
+        if audio.window_features != 4 * audio.tokens:
+            raise ValueError(f"a window of {audio.window_features} features makes {audio.window_features // 4} tokens")
+        self.convs = nn.Sequential(
+            nn.Conv1d(audio.hidden, audio.width, 3, 1, 1),
+            nn.GELU(),
+            nn.Conv1d(audio.width, audio.width, 3, 2, 1),
+            nn.GELU(),
+            nn.Dropout(0.1),
+            nn.Conv1d(audio.width, audio.width, 3, 2, 1),
+        )
+        self.codes = nn.Sequential(
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(audio.width * audio.tokens, 128),
+            nn.GELU(),
+            nn.Dropout(0.2),
+            nn.Linear(128, config.codes),
+        )
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Context features [B, T, hidden] -> a_dri [B, tokens, width] and lip-motion codes [B, codes]."""
+        driving = self.convs(features.transpose(1, 2))
+        return driving.transpose(1, 2), self.codes(driving)

@@ -1,0 +1,36 @@
+"""Multi-head cross-attention between slots and speech (paper, equation 3): ``F_cm``."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.s3dnerf.config import S3DConfig
+
+
+class CrossAttention(nn.Module):
+    """``F_cm = Softmax[F_agg W_Q (a W_K)^T / sqrt(d)] a W_V``: which part of the face the sound concerns."""
+
+    def __init__(self, config: S3DConfig) -> None:
+        super().__init__()
+        width, audio = config.slot_width, config.audio.width
+        self.heads = config.attention_heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(audio, width, bias=False)
+        self.value = nn.Linear(audio, width, bias=False)
+        self.norm_driving = nn.LayerNorm(audio)
+
+    def forward(self, aggregate: Tensor, driving: Tensor) -> Tensor:
+        """F_agg [B, N, Dslot] as query, a_dri [B, tokens, Daudio] as key and value -> F_cm [B, N, Dslot]."""
+        driving = self.norm_driving(driving)
+        query, key, value = (
+            x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for x in (self.query(aggregate), self.key(driving), self.value(driving))
+        )
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def heat_map(correlation: Tensor) -> Tensor:
+    """F_cm [B, Hs * Ws, D] averaged over its channels -> [B, Hs, Ws]: where speech matters on the crop."""
+    side = int(correlation.shape[1] ** 0.5)
+    return correlation.mean(-1).unflatten(1, (side, side))

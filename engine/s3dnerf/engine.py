@@ -1,0 +1,218 @@
+"""The S3D-NeRF engine: ``engine/api.py``'s contract kept by the model, its stages and a backend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
+from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.compile import BACKENDS, Stage, compile_stage
+from engine.compile.openvino import engine_threads
+from engine.errors import AvatarStale, EngineUnavailable
+from engine.motion import idle_motion
+from engine.portrait import Portrait, read_portrait
+from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from engine.s3dnerf.face import Face, drive_of, head_share, head_turn
+from engine.s3dnerf.geometry import CROP_PX, Pose
+from engine.s3dnerf.stages import Deform, Hear, Paint, Render
+
+MAX_BATCH = 64
+AVATAR_VERSION = "1"  # of the arrays below; another one makes stored avatars stale
+
+
+class S3DNerfState(StreamState):
+    """Per stream: the window of conv features, hops heard, last codes, options."""
+
+    def __init__(self, features: SpeechFeatures, slots: int, codes: int) -> None:
+        self.windows = FeatureStream(features, slots)
+        self.hops = np.zeros(slots, np.int64)
+        self.options = [StreamOptions()] * slots
+        self.codes: list[Tensor | None] = [None] * slots
+        self._width = codes
+
+    def reset(self, slot: int, options: StreamOptions) -> None:
+        self.windows.reset(slot)
+        self.hops[slot] = 0
+        self.options[slot] = options
+        self.codes[slot] = None
+
+
+class S3DNerfEngine(Engine):
+    """Rows of a step are drawn one after another: on a CPU a batch brings nothing, and a row's frame
+    cannot depend on its neighbours."""
+
+    def __init__(self, checkpoint: Path | None = None, backend: str | None = None) -> None:
+        """Load the checkpoint and compile the stages.
+
+        Args:
+            checkpoint: default the one that ships, or ``VISAVIS_CHECKPOINT``.
+            backend: one of ``engine.compile.BACKENDS``; default ``VISAVIS_BACKEND``, or the first that works.
+
+        Raises:
+            CheckpointError: it cannot be used.
+            EngineUnavailable: no such backend, or it does not work here.
+        """
+        torch.set_num_threads(engine_threads())
+        loaded = load_checkpoint(checkpoint or Path(os.environ.get("VISAVIS_CHECKPOINT", DEFAULT_CHECKPOINT)))
+        self._model, self._motion = loaded.model, loaded.motion
+        self._closed, self._gain = torch.from_numpy(loaded.closed), torch.from_numpy(loaded.gain)
+        config = self._model.config
+        self.spec = EngineSpec(
+            name="s3dnerf",
+            window_ms=config.audio.window_samples * 1000 // 16_000,
+            lookahead_ms=config.audio.lookahead_ms,
+            max_batch=MAX_BATCH,
+        )
+        self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
+        self._backend = ""
+        self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or None)
+        self._stage_ms: dict[str, float] = {}
+        self._faces: dict[int, tuple[Avatar, Face]] = {}  # tensors of the avatars in use, newest last
+
+    def _compile(self, backend: str | None) -> dict[str, Stage]:
+        model, config = self._model, self._model.config
+        n, box = config.rays, config.mouth_box
+        window = torch.zeros(1, config.audio.window_features, config.audio.conv_dim[-1])
+        drive, driving = torch.zeros(1, 2 * config.codes + 3), torch.zeros(1, config.audio.tokens, config.audio.width)
+        aggregate = torch.zeros(1, config.slot_grid**2, config.slot_width)
+        mouth, unit = torch.tensor([[0.0, 0.4, 0.0]]), torch.tensor([[0.6]])
+        lattice = torch.zeros(1, 3 * config.lattice_depths, config.lattice, config.lattice)
+        planes = torch.zeros(1, 3, config.plane_features, config.plane_size, config.plane_size)
+        depth, image = torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, CROP_PX, CROP_PX)
+        head, turn, shift = torch.zeros(1, 1, CROP_PX, CROP_PX), torch.eye(3)[None], torch.zeros(1, 3)
+        seen = torch.zeros(1, 3 + config.features + 1 + 2, n, n)
+        shallow = torch.zeros(1, config.encoder_widths[0], CROP_PX // 2, CROP_PX // 2)
+        warped, centre = torch.zeros(1, 3, box, box), torch.zeros(1, 2)
+        stages: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
+            "hear": (Hear(model), (window,)),
+            "deform": (Deform(model), (drive, driving, aggregate, mouth, unit)),
+            "render": (Render(model), (lattice, planes, depth, image, head, mouth, unit, turn, shift)),
+            "paint": (Paint(model), (seen, shallow, warped, drive, centre, mouth, unit)),
+        }
+        failures = []
+        for name in [backend] if backend else BACKENDS:
+            try:
+                made = {k: compile_stage(k, stage.eval(), example, name) for k, (stage, example) in stages.items()}
+            except EngineUnavailable as error:
+                failures.append(str(error))
+                continue
+            self._backend = name
+            return made
+        raise EngineUnavailable("; ".join(failures))
+
+    @property
+    def backend(self) -> str:
+        return self._backend
+
+    @property
+    def stage_ms(self) -> Mapping[str, float]:
+        return self._stage_ms
+
+    def enrol(self, image: bytes) -> Avatar:
+        return self.enrol_portrait(read_portrait(image))
+
+    @torch.inference_mode()
+    def enrol_portrait(self, portrait: Portrait) -> Avatar:
+        """Everything about a portrait that frames need, from its aligned view."""
+        picture = torch.from_numpy(portrait.crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+        identity = self._model.enrol(picture, torch.from_numpy(portrait.landmarks)[None])
+        arrays = {
+            "crop": portrait.crop,
+            "landmarks": portrait.landmarks,
+            "matte": portrait.matte,
+            "face_mask": portrait.face_mask,
+            "photo_from_crop": portrait.photo_from_crop,
+            "photo_size": np.array(portrait.photo_size, np.int32),
+            "planes": identity.planes[0].half().numpy(),
+            "aggregate": identity.aggregate[0].numpy(),
+            "shallow": identity.shallow[0].half().numpy(),
+            "depth": identity.depth[0].numpy(),
+            "own_code": np.clip(self._motion.guess_code(portrait.landmarks), -4, 4),
+            "head_share": (head_share(portrait) * 255).round().astype(np.uint8),
+        }
+        angles = {n: f"{getattr(portrait, n):.1f}" for n in ("yaw_deg", "pitch_deg", "roll_deg")}
+        return Avatar(engine=self.spec.name, fingerprint=self.fingerprint, arrays=arrays, notes=angles)
+
+    def batch_key(self, avatar: Avatar) -> Hashable:
+        return None  # any avatars may share a step
+
+    def init_state(self, max_batch: int) -> S3DNerfState:
+        return S3DNerfState(self._model.features, max_batch, self._model.config.codes)
+
+    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+        assert isinstance(state, S3DNerfState)
+        self._stage_ms = {}
+        return np.stack([self._draw(row, state) for row in rows])
+
+    @torch.inference_mode()
+    def _draw(self, row: StepRow, state: S3DNerfState) -> np.ndarray:
+        face = self._face(row.avatar)
+        begin = time.perf_counter()
+        driving, codes = self._hear(row, state)
+        begin = self._book("features", begin)
+        options = state.options[row.slot]
+        frame = self.spec.frame_after(int(state.hops[row.slot]))
+        motion = idle_motion(options.seed, frame, options.motion, self.spec.fps)
+        drive = drive_of(codes, face, motion)
+        anchor = (face.anchor.mouth, face.anchor.unit)
+        (lattice,) = self._stages["deform"](drive, driving, face.aggregate, *anchor)
+        begin = self._book("deformation", begin)
+        pose = head_turn(face, motion)
+        warped, _, seen = self._stages["render"](
+            lattice, face.planes, face.depth, face.image, face.head, *anchor, pose.rotation, pose.shift
+        )
+        begin = self._book("render", begin)
+        picture = self._paint(face, drive, pose, warped, seen)
+        self._book("superres", begin)
+        return picture
+
+    def _hear(self, row: StepRow, state: S3DNerfState) -> tuple[Tensor, Tensor]:
+        window = state.windows.push(row.slot, torch.from_numpy(np.ascontiguousarray(row.samples, np.float32)))
+        state.hops[row.slot] += len(row.samples) // self.spec.hop_samples
+        driving, codes = self._stages["hear"](window[None])
+        return driving, self._closed + (codes - self._closed) * self._gain
+
+    def _paint(self, face: Face, drive: Tensor, pose: Pose, warped: Tensor, seen: Tensor) -> np.ndarray:
+        """The finished picture, uint8 [256, 256, 3]."""
+        box = self._model.config.mouth_box
+        centre = self._model.mouth_box_centre(face.anchor, pose)
+        left, top = (round(float(c + 1) / 2 * CROP_PX) - box // 2 for c in centre[0])
+        inside = (..., slice(top, top + box), slice(left, left + box))
+        before = warped[inside].contiguous()
+        colour, cover = self._stages["paint"](
+            seen, face.shallow, before, drive, centre, face.anchor.mouth, face.anchor.unit
+        )
+        finished = warped.clone()
+        finished[inside] = before + cover * face.paintable[inside] * (colour - before)
+        return finished[0].add(1).mul(127.5).round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+    def _book(self, stage: str, begin: float) -> float:
+        now = time.perf_counter()
+        self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + (now - begin) * 1000
+        return now
+
+    def _face(self, avatar: Avatar) -> Face:
+        """The avatar's tensors; kept for the avatars used last."""
+        kept = self._faces.pop(id(avatar), None)
+        if kept is None:
+            if (avatar.engine, avatar.fingerprint) != (self.spec.name, self.fingerprint):
+                raise AvatarStale(
+                    f"the avatar was made by {avatar.engine} {avatar.fingerprint}, this is {self.spec.name} "
+                    f"{self.fingerprint}; enrol the portrait again"
+                )
+            kept = (avatar, Face.of(avatar))
+            if len(self._faces) >= MAX_BATCH:
+                self._faces.pop(next(iter(self._faces)))
+        self._faces[id(avatar)] = kept
+        return kept[1]
+
+    def close(self) -> None:
+        self._faces.clear()
+        self._stages = {}

@@ -1,0 +1,123 @@
+"""Tri-plane look-up and volume rendering of the inner face (paper, equations 2 and 5).
+
+The decoder's first linear layer commutes with interpolation, so it is folded into the four scales once
+per portrait (*baking*): one set of three planes is looked up instead of twelve. Beside colour the rays
+composite the deformed source coordinate: where in the portrait each pixel looks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.s3dnerf.config import S3DConfig
+from engine.s3dnerf.deformation import DeformationField
+from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
+
+
+class Coarse(NamedTuple):
+    """What the rays of the face box see; n = config.rays."""
+
+    colour: Tensor  # [B, 3, n, n] in [-1, 1]
+    features: Tensor  # [B, F, n, n]
+    opacity: Tensor  # [B, 1, n, n]
+    flow: Tensor  # [B, 2, n, n], expected deformed source coordinate, crop units
+    depth: Tensor  # [B, 1, n, n], expected depth in the source's space
+
+
+class Renderer(nn.Module):
+    def __init__(self, config: S3DConfig) -> None:
+        super().__init__()
+        hidden, self.planes = config.plane_features, config.plane_size
+        self.rays, self.samples, self.band = config.rays, config.samples, config.depth_band
+        self.half = config.face_box / CROP_PX
+        self.top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
+        self.fold = nn.ModuleList(nn.Conv2d(config.plane_channels, hidden, 1, bias=False) for _ in range(4))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.decoder = nn.Sequential(
+            nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 4 + config.features)
+        )
+
+    def bake(self, pyramid: list[Tensor]) -> Tensor:
+        """F_0..F_3 [B, 3C, H_i, W_i] -> planes [B, 3, hidden, S, S] (xy, yz, xz), the first layer folded in."""
+        total = None
+        for fold, scale in zip(self.fold, pyramid, strict=True):
+            flat = fold(scale.reshape(-1, scale.shape[1] // 3, *scale.shape[2:]))
+            flat = F.interpolate(flat, size=(self.planes, self.planes), mode="bilinear")
+            total = flat if total is None else total + flat
+        assert total is not None
+        return total.unflatten(0, (-1, 3))
+
+    def look_up(self, planes: Tensor, points: Tensor) -> Tensor:
+        """Sum of the three planes at source points [B, P, 3] -> [B, P, hidden]."""
+        batch, _, hidden, size, _ = planes.shape
+        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1)  # [B, 3, P, 2]
+        found = F.grid_sample(
+            planes.reshape(batch * 3, hidden, size, size),
+            at.reshape(batch * 3, 1, -1, 2),
+            align_corners=False,
+            padding_mode="border",
+        )
+        return found.reshape(batch, 3, hidden, -1).sum(1).transpose(1, 2) + self.bias
+
+    def look_up_pyramid(self, pyramid: list[Tensor], points: Tensor) -> Tensor:
+        """Equation (2) as printed, unbaked: twelve look-ups, then the first layer. [B, P, 3] -> [B, P, hidden]."""
+        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1).flatten(0, 1)
+        total = self.bias
+        for fold, scale in zip(self.fold, pyramid, strict=True):
+            flat = scale.reshape(-1, scale.shape[1] // 3, *scale.shape[2:])
+            found = F.grid_sample(flat, at[:, None], align_corners=False, padding_mode="border")
+            total = total + fold(found).squeeze(2).unflatten(0, (-1, 3)).sum(1).transpose(1, 2)
+        return total
+
+    def ray_points(self, depth: Tensor, pose: Pose) -> Tensor:
+        """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target space."""
+        batch, n = len(depth), self.rays
+        centre = depth.new_tensor([[0.0, self.top]]).expand(batch, -1)
+        xy = box_grid(centre, self.half, n)  # [B, n, n, 2]
+        z = F.grid_sample(depth, xy, align_corners=False, padding_mode="border")[:, 0]
+        # one fixed-point step: the depth of the place that this ray meets in the source
+        met = pose.to_source(torch.cat([xy, z[..., None]], -1).reshape(batch, -1, 3))
+        z_met = F.grid_sample(depth, met[:, None, :, :2], align_corners=False, padding_mode="border")[:, 0, 0]
+        z = z + ((z_met - met[..., 2]) / pose.rotation[:, 2, 2, None]).reshape(batch, n, n)
+        steps = torch.linspace(-self.band, self.band, self.samples, device=depth.device)
+        z = z[:, None] + steps[:, None, None]
+        return torch.cat([xy[:, None].expand(-1, self.samples, -1, -1, -1), z[..., None]], -1).reshape(batch, -1, 3)
+
+    def forward(
+        self, planes: Tensor, depth: Tensor, pose: Pose, field: DeformationField, lattice: Tensor, anchor: Anchor
+    ) -> Coarse:
+        """Render the face box.
+
+        Args:
+            planes: baked, [B, 3, hidden, S, S].
+            depth: depth centres of the source, [B, 1, 32, 32].
+            pose: source from target.
+            field, lattice, anchor: the deformation of this frame.
+        """
+        batch, n = len(planes), self.rays
+        points = pose.to_source(self.ray_points(depth, pose))
+        if field.kind != "none":
+            points = field.displace(points, lattice, anchor)
+        told = self.decoder(self.look_up(planes, points)).unflatten(1, (self.samples, n * n)).float()
+        density = F.softplus(told[..., 0])  # [B, S, n^2]
+        behind = torch.exp(-(torch.cumsum(density, 1) - density))
+        weight = (behind * (1 - torch.exp(-density)))[..., None]
+        opacity = weight.sum(1)
+        where = points.unflatten(1, (self.samples, n * n))
+        expected = (weight * where).sum(1) / (opacity + 1e-4)
+
+        def square(x: Tensor) -> Tensor:  # [B, n^2, C] -> [B, C, n, n]
+            return x.transpose(1, 2).reshape(batch, -1, n, n)
+
+        colour = square((weight * told[..., 1:4].tanh()).sum(1) - (1 - opacity))
+        return Coarse(
+            colour,
+            square((weight * told[..., 4:]).sum(1)),
+            square(opacity),
+            square(expected[..., :2]),
+            square(expected[..., 2:]),
+        )

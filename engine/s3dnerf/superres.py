@@ -1,0 +1,83 @@
+"""Super-resolution (paper, section 3.3): ``I_fine = Supres(I_coarse, I_src_full)``.
+
+The full-resolution portrait is warped by the rendered source coordinate, which keeps it sharp
+everywhere; the network paints what no warp can bring, the inside of the mouth and the skin about it,
+in a box around the mouth, and says where its paint covers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.s3dnerf.config import S3DConfig
+from engine.s3dnerf.deformation import CONTROLS
+from engine.s3dnerf.film import Condition, FiLMBlock
+from engine.s3dnerf.geometry import CROP_PX, Anchor, box_grid
+from engine.s3dnerf.renderer import Coarse
+
+EDGE_PX = 12  # the paint fades to nothing over so many pixels at the box's edge
+
+
+class Paint(NamedTuple):
+    colour: Tensor  # [B, 3, M, M] in [-1, 1], M = config.mouth_box
+    cover: Tensor  # [B, 1, M, M] in [0, 1]
+
+
+class SuperResolution(nn.Module):
+    def __init__(self, config: S3DConfig) -> None:
+        super().__init__()
+        width, fine, condition = config.superres_width, config.superres_fine_width, Condition.WIDTH
+        self.box = config.mouth_box
+        self.half = config.mouth_box / CROP_PX
+        self.face_half = config.face_box / CROP_PX
+        self.face_top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
+        self.condition = Condition(config.codes, CONTROLS)
+        inputs = 3 + config.features + 1 + config.encoder_widths[0] + 3 + 4
+        self.enter = FiLMBlock(inputs, width, condition)
+        self.body1, self.body2 = FiLMBlock(width, width, condition), FiLMBlock(width, width, condition)
+        self.up = nn.Conv2d(width, 4 * fine, 3, 1, 1)
+        self.fine1, self.fine2 = FiLMBlock(fine + 3, fine, condition), FiLMBlock(fine, fine, condition)
+        self.out = nn.Conv2d(fine, 4, 3, 1, 1)
+        nn.init.normal_(self.out.weight, std=1e-2)
+        with torch.no_grad():
+            self.out.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -2.0]))  # trust the warp until told otherwise
+        ramp = ((torch.arange(self.box) + 0.5) / EDGE_PX).clamp(max=1)
+        side = torch.minimum(ramp, ramp.flip(0))
+        self.register_buffer("fade", (side[:, None] * side[None])[None, None], persistent=False)
+
+    def forward(
+        self, coarse: Coarse, shallow: Tensor, warped: Tensor, drive: Tensor, centre: Tensor, anchor: Anchor
+    ) -> Paint:
+        """Paint the mouth box.
+
+        Args:
+            coarse: the rendered face box.
+            shallow: D_0 of the portrait, [B, C, 128, 128].
+            warped: the warped portrait in the mouth box, [B, 3, M, M] in [-1, 1].
+            drive: [B, 2 * codes + 3].
+            centre: centre of the mouth box in the target, [B, 2].
+            anchor: of the portrait.
+        """
+        grid = box_grid(centre, self.half, self.box // 2)  # [B, M/2, M/2, 2]
+        in_face = torch.cat([grid[..., :1], grid[..., 1:] - self.face_top], -1) / self.face_half
+        seen = torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
+        seen = F.grid_sample(seen, in_face, align_corners=False, padding_mode="border")
+        flow = seen[:, -2:]
+        source = F.grid_sample(shallow, flow.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
+        unit = anchor.unit[:, :, None, None]
+        from_mouth = (flow - anchor.mouth[:, :2, None, None]) / unit
+        moved = (grid.permute(0, 3, 1, 2) - centre[:, :, None, None]) / unit - from_mouth
+        tune = self.condition(drive)
+        x = torch.cat([seen[:, :-2], source, F.avg_pool2d(warped, 2), from_mouth, moved * 4], 1)
+        x = self.enter(x, tune)
+        x = x + self.body2(self.body1(x, tune), tune)
+        x = F.pixel_shuffle(self.up(x), 2)
+        x = self.fine2(self.fine1(torch.cat([x, warped], 1), tune), tune)
+        out = self.out(x).float()
+        return Paint(
+            torch.tanh(out[:, :3] + torch.atanh(warped.float().clamp(-0.97, 0.97))), out[:, 3:].sigmoid() * self.fade
+        )

@@ -1,0 +1,125 @@
+"""Rows for training the deformation and the pictures: pairs of frames, and still portraits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engine.landmarks import FACE_OVAL, LIPS, brow_height, eye_distance, eye_openness, relative_pose
+from engine.s3dnerf.face import controls
+from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, still_head
+from tools.training.clips import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTrack:
+    """A clip with what the stages need of it, measured once."""
+
+    clip: Clip
+    codes: np.ndarray  # [n, K], from landmarks; a still's are its guess
+    own: np.ndarray  # [n, K], each frame's guess of its own code
+    eyes: np.ndarray  # [n]
+    brows: np.ndarray  # [n]
+
+
+def make_track(clip: Clip, motion: LipMotion) -> FaceTrack:
+    own = np.clip(motion.guess_code(clip.landmarks), -4, 4)
+    still = still_head(clip.landmarks) if len(clip) > 1 else clip.landmarks
+    codes = motion.codes(clip.landmarks) if len(clip) > 1 else own
+    return FaceTrack(clip=clip, codes=codes, own=own, eyes=eye_openness(still), brows=brow_height(still))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Source face, target face and what leads from one to the other."""
+
+    source: np.ndarray  # landmarks [478, 3]
+    target: np.ndarray  # landmarks [478, 3], in its own pose
+    drive: np.ndarray  # [2K + 3]
+    rotation: np.ndarray  # [3, 3], source from target
+    shift: np.ndarray  # [3]
+    trusted: np.ndarray  # [478], weight of each point in the landmark loss
+
+
+def frame_pair(track: FaceTrack, target: int, source: int) -> Pair:
+    """Two frames of one clip."""
+    lm = track.clip.landmarks
+    rotation, shift = relative_pose(lm[target], lm[source])
+    change = controls(track.eyes[target], track.eyes[source], track.brows[target] - track.brows[source])
+    return Pair(
+        source=lm[source],
+        target=lm[target],
+        drive=np.concatenate([track.codes[target], track.own[source], change]),
+        rotation=rotation,
+        shift=shift,
+        trusted=np.ones(478, np.float32),
+    )
+
+
+def driven_still(track: FaceTrack, code: np.ndarray, motion: LipMotion) -> Pair:
+    """A still portrait whose lips are moved as somebody else's code says; there is no picture of it.
+
+    Lips that would cross are laid on each other. Cheeks and jaw are not known and not trusted.
+    """
+    source = track.clip.landmarks[0]
+    target = source.copy()
+    unit = float(eye_distance(source))
+    target[LIPS, :2] += motion.offsets(code - track.own[0]) * unit
+    for upper, lower in INNER_PAIRS:
+        if target[upper, 1] > target[lower, 1]:
+            target[[upper, lower], 1] = target[[upper, lower], 1].mean()
+    trusted = np.zeros(478, np.float32)
+    trusted[source[:, 1] < source[4, 1]] = 1  # above the tip of the nose
+    trusted[LIPS] = 1
+    change = controls(track.eyes[0], track.eyes[0], 0.0)
+    drive = np.concatenate([code, track.own[0], change])
+    identity = np.eye(3, dtype=np.float32)
+    return Pair(
+        source=source, target=target, drive=drive, rotation=identity, shift=np.zeros(3, np.float32), trusted=trusted
+    )
+
+
+def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.ndarray]:
+    """A still portrait and itself turned, scaled and shifted in the plane: the pair, and target -> source [2, 3] px."""
+    source = track.clip.landmarks[0]
+    angle, scale = rng.uniform(-0.12, 0.12), np.exp(rng.uniform(-0.06, 0.06))
+    rotation = np.eye(3, dtype=np.float32)
+    rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    rotation *= scale
+    shift = np.array([*rng.uniform(-0.06, 0.06, 2), 0], np.float32)
+    target = (source - shift) @ np.linalg.inv(rotation).T
+    change = controls(track.eyes[0], track.eyes[0], 0.0)
+    pair = Pair(
+        source=source,
+        target=target.astype(np.float32),
+        drive=np.concatenate([track.own[0], track.own[0], change]),
+        rotation=rotation,
+        shift=shift,
+        trusted=np.ones(478, np.float32),
+    )
+    to_px = np.array([[128.0, 0, 128], [0, 128, 128], [0, 0, 1]])
+    affine = np.eye(3)
+    affine[:2, :2], affine[:2, 2] = rotation[:2, :2], shift[:2]
+    return pair, (to_px @ affine @ np.linalg.inv(to_px))[:2].astype(np.float32)
+
+
+def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Inside of the face's contour: [478, 3] -> float32 [size, size]."""
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(mask, [((landmarks[FACE_OVAL, :2] + 1) / 2 * size).astype(np.int32)], 1)
+    return mask.astype(np.float32)
+
+
+def change_tone(images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """One random colour gain, lift, contrast and saturation for uint8 pictures -> float32 in [-1, 1], [3, H, W]."""
+    gain, lift = rng.uniform(0.8, 1.2, 3), rng.uniform(-0.12, 0.12)
+    grey, contrast = rng.uniform(0, 1) ** 2 if rng.random() < 0.5 else 0.0, rng.uniform(0.8, 1.25)
+    out = []
+    for image in images:
+        x = image.astype(np.float32) / 127.5 - 1
+        x = x * (1 - grey) + x.mean(2, keepdims=True) * grey
+        out.append(np.clip(x * contrast * gain + lift, -1, 1).transpose(2, 0, 1).astype(np.float32))
+    return out

@@ -1,0 +1,247 @@
+"""Stage 3: pictures. The encoder, slots, renderer and super-resolution, with stages 1 and 2 as initialisation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.landmarks import LIPS
+from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
+from engine.s3dnerf.lip_motion import LipMotion
+from engine.s3dnerf.model import Frame, Identity, S3DNerf
+from tools.training.deform_stage import Points, landmark_error, stack
+from tools.training.faces import FaceTrack, Pair, change_tone, driven_still, face_mask, frame_pair, moved_still
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderRecipe:
+    minutes: float = 60.0
+    sources: int = 5  # portraits of a batch; each is encoded once
+    targets: int = 2  # frames of each
+    moved_stills: float = 0.25  # share of rows that are stills rebuilt from themselves
+    driven_stills: float = 0.15  # share of rows that are stills with somebody's lips (landmark loss alone)
+    rate: float = 6e-4
+    field_rate: float = 1.5e-4
+    lip_weight: float = 8.0
+    deform_weight: float = 0.001  # the paper's, on squared displacement
+    seed: int = 0
+
+
+class Group(NamedTuple):
+    """Frames of one portrait."""
+
+    pairs: list[Pair]
+    images: list[np.ndarray]  # the portrait, then each frame, float32 [3, 256, 256]
+    driving: list[Tensor]  # a_dri of each frame
+    pictured: bool  # whether the frames are real pictures
+
+
+class Rows:
+    """Draws batches; JPEGs are decoded and tones changed on a thread of its own."""
+
+    def __init__(
+        self,
+        tracks: list[FaceTrack],
+        stills: list[FaceTrack],
+        driving: list[Tensor],
+        motion: LipMotion,
+        recipe: RenderRecipe,
+    ) -> None:
+        self.tracks, self.stills, self.driving, self.motion, self.recipe = tracks, stills, driving, motion, recipe
+        self._rng = np.random.default_rng(recipe.seed)
+        self._queue: Queue[dict[str, Tensor]] = Queue(4)  # the thread waits while it is full
+        threading.Thread(target=self._fill, daemon=True).start()
+
+    def draw(self) -> dict[str, Tensor]:
+        """One batch of S portraits and B = S * targets frames, frames of a portrait one behind the other.
+
+        ``source_image`` [S, 3, 256, 256], ``target_image`` [B, 3, 256, 256], ``driving``
+        [B, tokens, width], ``mask`` [B, 1, 256, 256], ``pictured`` [B] (0: landmarks alone), and a
+        ``Pair``'s fields [B, ...].
+        """
+        return self._queue.get()
+
+    def _fill(self) -> None:
+        while True:
+            groups = [self._group() for _ in range(self.recipe.sources)]
+            pairs = [pair for group in groups for pair in group.pairs]
+            images = [image for group in groups for image in group.images[1:]]
+            batch = stack(pairs)
+            batch["source_image"] = torch.from_numpy(np.stack([group.images[0] for group in groups]))
+            batch["target_image"] = torch.from_numpy(np.stack(images))
+            batch["driving"] = torch.stack([driving for group in groups for driving in group.driving])
+            batch["pictured"] = torch.tensor([float(group.pictured) for group in groups for _ in group.pairs])
+            batch["mask"] = torch.from_numpy(np.stack([face_mask(pair.target, CROP_PX) for pair in pairs]))[:, None]
+            self._queue.put(batch)
+
+    def _group(self) -> Group:
+        rng, recipe = self._rng, self.recipe
+        which = int(rng.integers(len(self.tracks)))
+        track = self.tracks[which]
+        source, *targets = (int(i) for i in rng.integers(0, len(track.clip), 1 + recipe.targets))
+        kind = rng.random() if self.stills else 1.0
+        if kind >= recipe.moved_stills + recipe.driven_stills:
+            images = change_tone([track.clip.frame(i) for i in (source, *targets)], rng)
+            pairs = [frame_pair(track, target, source) for target in targets]
+            return Group(pairs, images, [self.driving[which][t] for t in targets], True)
+        still = self.stills[rng.integers(len(self.stills))]
+        image = still.clip.frame(0)
+        if kind < recipe.driven_stills:
+            pairs = [driven_still(still, track.codes[target], self.motion) for target in targets]
+            images = change_tone([image] * (1 + len(targets)), rng)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], False)
+        moves = [moved_still(still, rng) for _ in targets]
+        images = change_tone([image, *(_move(image, affine) for _, affine in moves)], rng)
+        nearest = int(np.abs(track.codes - still.own[0]).sum(1).argmin())
+        return Group([pair for pair, _ in moves], images, [self.driving[which][nearest]] * len(moves), True)
+
+
+def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, source_from_target, (CROP_PX, CROP_PX), flags=how, borderMode=cv2.BORDER_REPLICATE)
+
+
+def spread_identity(identity: Identity, targets: int) -> Identity:
+    """Repeat each portrait for its frames: [S, ...] -> [S * targets, ...]."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x.repeat_interleave(targets, 0)
+
+    *parts, anchor = identity
+    return Identity(*(repeat(part) for part in parts), anchor=Anchor(*(repeat(part) for part in anchor)))
+
+
+def lip_blob(landmarks: Tensor, grid: Tensor) -> Tensor:
+    """Soft spot over the mouth: [B, 478, 3] at grid [B, h, w, 2] -> [B, 1, h, w]."""
+    lips = landmarks[:, torch.from_numpy(LIPS), :2]
+    width = (lips[..., 0].amax(1) - lips[..., 0].amin(1))[:, None, None] * 0.6
+    away = (grid - lips.mean(1)[:, None, None]).pow(2).sum(-1)
+    return torch.exp(-away / width**2)[:, None]
+
+
+def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recipe: RenderRecipe) -> dict[str, Tensor]:
+    """The terms of equation (9) that need a picture; each already weighted, rows without a picture left out."""
+    config = model.config
+    has = batch["pictured"][:, None, None, None]
+    target, source = batch["target_image"], batch["source_image"]
+    top, left, size = config.face_box_top, (CROP_PX - config.face_box) // 2, config.face_box
+    inside = (..., slice(top, top + size), slice(left, left + size))
+    mask, wanted = batch["mask"][inside] * has, target[inside]
+    small = F.interpolate(wanted, size=(config.rays, config.rays), mode="area")
+    small_mask = F.interpolate(mask, size=(config.rays, config.rays), mode="area")
+    flow = F.interpolate(frame.coarse.flow, size=(size, size), mode="bilinear").permute(0, 2, 3, 1)
+    warped = F.grid_sample(source, flow, align_corners=False, padding_mode="border")
+
+    grid = box_grid(frame.centre, config.mouth_box / CROP_PX, config.mouth_box)
+    truth = F.grid_sample(target, grid, align_corners=False, padding_mode="border")
+    weight = (1 + recipe.lip_weight * lip_blob(batch["target"], grid)) * has
+    miss = frame.fine - truth
+    losses = {
+        "coarse": ((frame.coarse.colour - small).abs() * small_mask).mean() * 0.5,
+        "warp": ((warped - wanted).abs() * mask).mean(),
+        "fine": (miss.abs() * weight).mean(),
+        "edge": (miss.diff(dim=-1).abs() * weight[..., 1:]).mean()
+        + (miss.diff(dim=-2).abs() * weight[..., 1:, :]).mean(),
+        "opacity": ((1 - frame.coarse.opacity).pow(2) * small_mask).mean() * 0.1,
+    }
+    half = F.avg_pool2d(miss, 4)
+    losses["blurred"] = (half.abs() * F.avg_pool2d(weight, 4)).mean()
+    return losses
+
+
+def train_render(
+    model: S3DNerf,
+    recipe: RenderRecipe,
+    tracks: list[FaceTrack],
+    stills: list[FaceTrack],
+    driving: list[Tensor],
+    motion: LipMotion,
+    out: Path,
+    *,
+    resume: bool,
+) -> None:
+    """Train until the recipe's minutes are over; the state is written every three minutes and at the end."""
+    torch.manual_seed(recipe.seed)
+    points = Points()
+    frozen = (model.features, model.audio)
+    for part in frozen:
+        part.requires_grad_(False).eval()
+    slow = list(model.field.parameters())
+    fast = [p for part in (model.encoder, model.slots, model.renderer, model.superres) for p in part.parameters()]
+    rates = (recipe.rate, recipe.field_rate)
+    optimiser = torch.optim.AdamW([dict(params=fast, lr=rates[0]), dict(params=slow, lr=rates[1])], betas=(0.9, 0.99))
+    step, spent = 0, 0.0
+    if resume and out.exists():
+        state = torch.load(out)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+    rows = Rows(tracks, stills, driving, motion, recipe)
+    begin = time.monotonic() - spent
+    written = time.monotonic()
+    seen: dict[str, list[float]] = {}
+    while (now := time.monotonic()) - begin < recipe.minutes * 60:
+        share = (now - begin) / (recipe.minutes * 60)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share)))
+        batch = rows.draw()
+        drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
+        with torch.autocast("cpu", torch.bfloat16):
+            identity = model.enrol(batch["source_image"], batch["source"][:: recipe.targets])
+            identity = spread_identity(identity, recipe.targets)
+            batch["source_image"] = batch["source_image"].repeat_interleave(recipe.targets, 0)
+            pose = Pose(batch["rotation"], batch["shift"])
+            frame = model(identity, batch["source_image"], drive, batch["driving"], pose)
+        error, _ = landmark_error(model.field, frame.lattice.float(), batch)
+        losses = picture_losses(model, frame, batch, recipe)
+        losses["points"] = points(error, batch["trusted"]) * 4
+        losses["deform"] = frame.lattice.pow(2).mean() * recipe.deform_weight
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_([*fast, *slow], 1.0)
+        optimiser.step()
+        step += 1
+        for name, loss in losses.items():
+            seen.setdefault(name, []).append(loss.item())
+        if step % 50 == 0:
+            told = " ".join(f"{name} {np.mean(values[-50:]):.4f}" for name, values in seen.items())
+            print(f"render {step} {now - begin:.0f} s {told}", flush=True)
+        if now - written > 180:
+            written = now
+            _write(out, model, optimiser, step, now - begin)
+            _draw_sample(out.with_suffix(".png"), batch, frame, model)
+    _write(out, model, optimiser, step, recipe.minutes * 60)
+
+
+def _write(out: Path, model: S3DNerf, optimiser: torch.optim.Optimizer, step: int, spent: float) -> None:
+    state = dict(model=model.state_dict(), optimiser=optimiser.state_dict(), step=step, spent=spent)
+    torch.save(state, out.with_suffix(".part"))
+    out.with_suffix(".part").replace(out)
+
+
+def _draw_sample(path: Path, batch: dict[str, Tensor], frame: Frame, model: S3DNerf) -> None:
+    """A row a sample: portrait, wanted frame, warped mouth, painted mouth, cover, coarse face."""
+    config = model.config
+    size = config.mouth_box
+    grid = box_grid(frame.centre, size / CROP_PX, size)
+    pictures = [
+        F.grid_sample(batch["source_image"], grid, align_corners=False),
+        F.grid_sample(batch["target_image"], grid, align_corners=False),
+        frame.warped,
+        frame.fine,
+        frame.paint.cover.expand(-1, 3, -1, -1) * 2 - 1,
+        F.interpolate(frame.coarse.colour, size=(size, size), mode="bilinear"),
+    ]
+    sheet = torch.cat([torch.cat(list(p.detach().float()), 1) for p in pictures], 2)
+    image = ((sheet.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+    cv2.imwrite(str(path), image[..., ::-1])
