@@ -5,6 +5,9 @@ import { Problem, codeOfResponse } from "./problems.js";
 /** GET /v1/info: name, engine, fps, limits, ICE servers. */
 export const fetchInfo = () => request("GET", "/v1/info");
 
+/** @throws {Problem} not_ready while the engine is loading. */
+export const checkReady = () => request("GET", "/readyz");
+
 /** @returns {Promise<Array<{id, created_at, expires_at, thumbnail}>>} */
 export const fetchAvatars = async () => (await request("GET", "/v1/avatars")).avatars;
 

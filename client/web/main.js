@@ -1,6 +1,6 @@
 // The page: binds what the user does to the avatar list, the microphone and the session.
 
-import { fetchInfo } from "./api.js";
+import { checkReady, fetchInfo } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { Problem } from "./problems.js";
@@ -40,7 +40,7 @@ function makeSession() {
     iceServers: info.ice_servers ?? [],
     avatarId: picker.chosenId,
     track: microphone.stream.getAudioTracks()[0],
-    options: { seed: 0, motion: Number($("motion").value), codec: $("codec").value || null },
+    options: { seed: null, motion: Number($("motion").value), codec: $("codec").value || null },
   });
   const on = (name, act) => made.addEventListener(name, ({ detail }) => made === session && act(detail));
   on("state", (state) => state !== "ended" && setState(state));
@@ -64,6 +64,7 @@ function fail(error) {
   setState("ended");
   say($("status"), "Not connected.");
   showProblem($("problem"), error, { onRetry: start });
+  if (error.code?.startsWith("avatar_")) picker.refresh().catch(() => {}); // the list is out of date
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
@@ -90,13 +91,13 @@ function setState(state) {
   if (state === "live") watchLive();
 }
 
-/** Every second: read the browser's figures, and notice when no picture comes. */
+/** Every second: show the browser's figures, and notice when no picture comes. */
 function watchLive() {
   hideProblem($("problem"));
   clearInterval(secondTimer);
   const since = performance.now();
   secondTimer = setInterval(async () => {
-    const report = await session?.readPeerStats();
+    const report = await session?.review();
     if (!report) return;
     readings.showPeer(report);
     const silent = $("video").videoWidth === 0 && performance.now() - since > NO_PICTURE_AFTER_MS;
@@ -196,6 +197,7 @@ function askToDelete() {
 // ---- the page itself -------------------------------------------------------------------------
 
 async function loadServer() {
+  await waitUntilReady();
   const answer = await fetchInfo();
   $("server").textContent = `${answer.engine} on ${answer.backend}, ${answer.sessions} of ${answer.max_sessions} places taken`;
   $("mark").hidden = answer.mark === false;
@@ -203,9 +205,20 @@ async function loadServer() {
   return answer;
 }
 
+/** A server that has just been started loads its model for some seconds; that is no failure. */
+async function waitUntilReady() {
+  for (;;) {
+    try {
+      return await checkReady();
+    } catch (error) {
+      if (error.code !== "not_ready") throw error;
+      say($("server"), "The server is loading its model…");
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
 async function load() {
-  // The key has become a cookie by now; leave it neither in the address bar nor in the history.
-  if (new URLSearchParams(location.search).has("key")) history.replaceState(null, "", location.pathname);
   for (const option of $("codec").options) {
     option.disabled = Boolean(option.value) && !("RTCRtpReceiver" in window && playableCodecs().includes(option.value));
   }

@@ -97,6 +97,20 @@ const EXPLANATIONS = {
     title: "Consent is needed first",
     advice: "Tick the box that says that the person shown agrees, then add the portrait.",
   },
+  not_ready: {
+    title: "The server is still getting ready",
+    advice: "It is loading its model. Try again in a few seconds.",
+    action: "retry",
+  },
+  engine_failed: {
+    title: "The server could not draw this portrait",
+    advice: "Try another portrait. If that fails too, tell whoever runs the server.",
+    action: "retry",
+  },
+  foreign_origin: {
+    title: "The server does not answer under this address",
+    advice: "Open the page under the address that the server printed when it started.",
+  },
   rate_limited: { title: "Too many requests", advice: "Wait a little, then try again." },
   upload_too_large: { title: "The file is too large", advice: "Save the picture smaller, then add it again." },
   image_unreadable: { title: "This file cannot be read as a picture", advice: "Use a JPEG, PNG or WebP photo." },

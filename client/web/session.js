@@ -3,12 +3,13 @@
 // States: idle -> connecting -> live -> ended. A session is used once; starting again makes a new one.
 
 import { deleteSession, isServerThere, postSession, socketUrl } from "./api.js";
+import { LipSync } from "./lip_sync.js";
 import { Problem } from "./problems.js";
 
 const CONNECT_TIMEOUT_MS = 20_000; // ICE that has found no way by then will not find one
 const INTERRUPTION_MS = 8_000; // a Wi-Fi hand-over takes a few seconds; more is a failure
 const PING_EVERY_MS = 2_000;
-const CLOSE_UNAUTHORIZED = [4401, 1008];
+const CLOSE_UNAUTHORIZED = 4401;
 
 /**
  * Events: "state" (detail: state), "stream" (MediaStream), "stats" (server's figures),
@@ -20,12 +21,13 @@ export class Session extends EventTarget {
   #peer = null;
   #socket = null;
   #sender = null;
+  #lipSync = null;
   #waitingMessages = []; // sent before the socket stood; bounded by what one ICE gathering yields
   #timers = new Set();
 
   /**
    * @param {{iceServers: RTCIceServer[], avatarId: string, track: MediaStreamTrack,
-   *   options: {seed: number, motion: number, codec: "VP8"|"H264"|null}}} order
+   *   options: {seed: number|null, motion: number, codec: "VP8"|"H264"|null}}} order
    */
   constructor(order) {
     super();
@@ -80,9 +82,16 @@ export class Session extends EventTarget {
     await this.#sender?.replaceTrack(track);
   }
 
-  /** @returns {Promise<RTCStatsReport|null>} */
-  async readPeerStats() {
-    return this.state === "live" ? this.#peer.getStats() : null;
+  /**
+   * To be called every second: keep sound and picture together, and tell the browser's figures.
+   *
+   * @returns {Promise<RTCStatsReport|null>} null when the session is not live.
+   */
+  async review() {
+    if (this.state !== "live") return null;
+    const report = await this.#peer.getStats();
+    this.#lipSync.correct(report);
+    return report;
   }
 
   #makePeer() {
@@ -91,6 +100,7 @@ export class Session extends EventTarget {
     this.#sender = audio.sender;
     const video = this.#peer.addTransceiver("video", { direction: "recvonly" });
     preferCodec(video, this.order.options.codec);
+    this.#lipSync = new LipSync(video.receiver);
     const stream = new MediaStream(); // both tracks in one: the browser then keeps lips and sound together
     this.#peer.ontrack = ({ track }) => {
       stream.addTrack(track);
@@ -135,7 +145,7 @@ export class Session extends EventTarget {
 
   async #socketClosed(code) {
     if (this.state === "ended") return;
-    if (CLOSE_UNAUTHORIZED.includes(code)) return this.#fail(new Problem("unauthorized"));
+    if (code === CLOSE_UNAUTHORIZED) return this.#fail(new Problem("unauthorized"));
     this.#fail(new Problem((await isServerThere()) ? "session_ended" : "server_gone"));
   }
 
