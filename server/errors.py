@@ -113,6 +113,7 @@ HTTP_STATUS: dict[type[VisavisError], int] = {
     engine_errors.AvatarStale: 410,
     engine_errors.AvatarDamaged: 410,
     engine_errors.AudioUnreadable: 415,
+    engine_errors.FileError: 400,
     engine_errors.CheckpointError: 503,
     engine_errors.EngineUnavailable: 503,
     Unauthorized: 401,

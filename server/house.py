@@ -111,6 +111,8 @@ class House:
             return
         try:
             await asyncio.wrap_future(self.worker.warm_up(await self.get_avatar(DEFAULT_AVATAR_ID)))
+        except FileNotFoundError as error:
+            log.error("the default portrait is missing (%s); uploaded ones still work", error.filename)
         except Exception:
             log.exception("the default portrait could not be used; uploaded ones may still work")
         self.ready.set()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import RateLimited, UploadTooLarge, error_body, http_status
+
+DRAIN_BYTES = 32 << 20  # read and thrown away after a refusal: who is still sending hears no answer
+DRAIN_S = 10.0
 
 
 class _Overflow(Exception):
@@ -38,6 +43,7 @@ class BodyLimit:
         limit = self._limit_of(scope["path"])
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
+            await _drain(receive)
             return await _too_large(limit)(scope, receive, send)
         taken, over, answered = 0, False, False
 
@@ -62,7 +68,20 @@ class BodyLimit:
         except _Overflow:
             pass
         if over and not answered:
+            await _drain(receive)
             await _too_large(limit)(scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read on until the client has sent all, within bounds; keeps nothing."""
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while drained < DRAIN_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _too_large(limit: int) -> JSONResponse:

@@ -1,0 +1,80 @@
+import asyncio
+import threading
+
+import pytest
+
+from engine.errors import CheckpointError
+from engine.fake import FakeEngine
+
+
+async def test_info_says_what_runs(server) -> None:
+    info = (await server.http.get("/v1/info")).json()
+    assert info["engine"] == "fake" and info["fps"] == 25 and info["frame_size"] == 256
+    assert info["lookahead_ms"] == 120 and info["max_sessions"] == 16 and info["sessions"] == 0
+    assert info["mark"] is True and info["ice_servers"] == []
+
+
+async def test_it_is_healthy_before_it_is_ready(serve) -> None:
+    gate = threading.Event()
+
+    def slow() -> FakeEngine:
+        gate.wait(20)
+        return FakeEngine()
+
+    server = await serve(make_engine=slow, wait=False)
+    assert (await server.http.get("/healthz")).json() == {"status": "ok"}
+    for path in ("/readyz", "/v1/avatars/default/thumbnail"):
+        early = await server.http.get(path)
+        assert early.status_code == 503 and early.json()["error"]["code"] == "not_ready"
+        assert int(early.headers["retry-after"]) >= 1
+    assert (await server.http.get("/v1/info")).json()["fps"] is None
+    gate.set()
+    async with asyncio.timeout(10):
+        while (await server.http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+
+
+async def test_an_engine_that_cannot_load_is_named(serve) -> None:
+    def broken() -> FakeEngine:
+        raise CheckpointError("the checkpoint is damaged: fetch it again")
+
+    server = await serve(make_engine=broken, wait=False)
+    async with asyncio.timeout(10):
+        while "damaged" not in (answer := await server.http.get("/readyz")).text:
+            await asyncio.sleep(0.02)
+    assert answer.status_code == 503
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nosuch", 404), ("PUT", "/v1/avatars", 405)])
+async def test_unknown_routes_answer_in_json(server, method: str, path: str, status: int) -> None:
+    answer = await server.http.request(method, path)
+    assert answer.status_code == status and path in answer.json()["error"]["message"]
+
+
+async def test_the_page_and_its_modules_are_served(server) -> None:
+    page = await server.http.get("/")
+    assert page.headers["content-type"].startswith("text/html") and "Visavis" in page.text
+    assert "javascript" in (await server.http.get("/static/main.js")).headers["content-type"]
+
+
+async def test_the_api_is_described_without_the_network(server) -> None:
+    docs = (await server.http.get("/docs")).text
+    paths = (await server.http.get("/openapi.json")).json()["paths"]
+    assert "/v1/sessions" in paths and all(path in docs for path in paths)
+    assert "https://" not in docs
+
+
+async def test_metrics_can_be_scraped(server) -> None:
+    text = (await server.http.get("/metrics")).text
+    assert "visavis_sessions 0" in text and "# TYPE visavis_sessions_total counter" in text
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"offer": 1}', '{"offer": {"type": "answer", "sdp": "v=0"}}'])
+async def test_a_body_that_is_not_an_order_is_refused(server, body: str) -> None:
+    answer = await server.http.post("/v1/sessions", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_invalid")
+
+
+async def test_a_huge_json_body_is_refused(server) -> None:
+    answer = await server.http.post("/v1/sessions", json={"offer": {"type": "offer", "sdp": "v" * 400_000}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "upload_too_large")

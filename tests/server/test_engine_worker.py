@@ -1,0 +1,236 @@
+"""The engine's thread, with the fake engine, and with the real one where its checkpoint is there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.api import Avatar, Engine, StepRow, StreamOptions, StreamState
+from engine.cache import DEFAULT_PORTRAIT
+from engine.errors import CheckpointError, VisavisError
+from engine.fake import FakeEngine
+from engine.registry import create_engine
+from server.engine_worker import INBOX_HOPS, EngineWorker, Stream
+from server.errors import NotReady
+
+ASSETS = DEFAULT_PORTRAIT.parent
+REAL = pytest.param(
+    "s3dnerf",
+    marks=pytest.mark.skipif(
+        not (any(ASSETS.glob("*.safetensors")) and DEFAULT_PORTRAIT.exists()), reason="no checkpoint is installed"
+    ),
+)
+
+
+class Harness:
+    """A worker and what it hands back."""
+
+    def __init__(self, make_engine: Callable[[], Engine] = FakeEngine, *, slots: int = 4, marked: bool = False) -> None:
+        self.worker = EngineWorker(make_engine, slots=slots, marked=marked, loop=asyncio.get_running_loop())
+        self.worker.start()
+
+    async def loaded(self) -> Harness:
+        await asyncio.wrap_future(self.worker.loaded)
+        return self
+
+    def add(self, avatar: Avatar, seed: int = 0) -> tuple[Stream, dict[int, np.ndarray], list[VisavisError]]:
+        frames: dict[int, np.ndarray] = {}
+        failures: list[VisavisError] = []
+        stream = self.worker.add(
+            avatar,
+            StreamOptions(seed=seed),
+            due_s=lambda frame: time.monotonic() + 60,
+            deliver=lambda index, frame, ms: frames.__setitem__(index, frame),
+            fail=failures.append,
+        )
+        return stream, frames, failures
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[Make]:
+    made: list[Harness] = []
+
+    async def make(*args: Any, **fields: Any) -> Harness:
+        made.append(Harness(*args, **fields))
+        return await made[-1].loaded()
+
+    yield make
+    for one in made:
+        await asyncio.to_thread(one.worker.close)
+
+
+def avatar_of(shade: int) -> Avatar:
+    return Avatar(engine="fake", fingerprint="fake-1", arrays={"crop": np.full((256, 256, 3), shade, np.uint8)})
+
+
+def voice(seed: int, hops: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    loud = np.repeat(rng.random(hops), 640)
+    return (rng.standard_normal(hops * 640) * loud * 0.3).astype(np.float32).reshape(hops, 640)
+
+
+async def until(condition: Callable[..., bool], patience_s: float = 30) -> None:
+    async with asyncio.timeout(patience_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("name", ["fake", REAL])
+async def test_frames_do_not_change_when_another_session_joins_and_leaves(harness: Make, name: str) -> None:
+    hops = 24
+    one = await harness(lambda: create_engine(name))
+    portrait = DEFAULT_PORTRAIT.read_bytes() if name != "fake" else None
+    avatar = (
+        avatar_of(70)
+        if portrait is None
+        else await asyncio.wrap_future(one.worker.run(lambda engine: engine.enrol(portrait)))
+    )
+    speech, other = voice(1, hops), voice(2, hops)
+
+    async def speak(company: bool) -> dict[int, np.ndarray]:
+        stream, frames, _ = one.add(avatar, seed=5)
+        guest = None
+        for hop in range(hops):
+            if company and hop == 6:
+                guest, guest_frames, _ = one.add(avatar, seed=9)
+            if company and hop == 18 and guest is not None:
+                await until(lambda seen=guest_frames: len(seen) >= 5)
+                one.worker.remove(guest)
+                guest = None
+            if guest is not None:
+                one.worker.push(guest, hop - 6, other[hop])
+            one.worker.push(stream, hop, speech[hop])
+            await until(lambda hop=hop: hop < 3 or hop - 2 in frames)
+        one.worker.remove(stream)
+        return frames
+
+    alone, together = await speak(company=False), await speak(company=True)
+    assert alone.keys() == together.keys() and len(alone) == hops - 2
+    for index in alone:
+        difference = np.abs(alone[index].astype(int) - together[index]).max()
+        assert difference <= (0 if name == "fake" else 1), index
+
+
+async def test_frame_k_needs_the_lookahead_after_it(harness: Make) -> None:
+    one = await harness()
+    stream, frames, _ = one.add(avatar_of(0))
+    for hop in range(3):
+        one.worker.push(stream, hop, np.zeros(640, np.float32))
+    await until(lambda: 0 in frames)
+    assert list(frames) == [0]
+
+
+async def test_the_mark_is_on_every_frame_unless_left_out(harness: Make) -> None:
+    plain, marked = await harness(), await harness(marked=True)
+    seen = []
+    for one in (plain, marked):
+        stream, frames, _ = one.add(avatar_of(0))
+        for hop in range(8):
+            one.worker.push(stream, hop, np.zeros(640, np.float32))
+        await until(lambda seen=frames: len(seen) == 6)
+        seen.append(frames)
+    assert all((seen[0][k] != seen[1][k]).any() for k in seen[0])
+
+
+async def test_a_backlog_drops_the_oldest_and_keeps_frames_in_their_place(harness: Make) -> None:
+    gate = threading.Event()
+
+    class Slow(FakeEngine):
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            gate.wait(10)
+            return super().step(rows, state)
+
+    one = await harness(Slow)
+    stream, frames, _ = one.add(avatar_of(0))
+    total = INBOX_HOPS * 3
+    for hop in range(total):
+        one.worker.push(stream, hop, np.zeros(640, np.float32))
+    assert len(stream.inbox) <= INBOX_HOPS
+    gate.set()
+    await until(lambda: total - 3 in frames)
+
+
+class Picky(FakeEngine):
+    """Fails for one avatar."""
+
+    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+        if any(row.avatar.crop[0, 0, 0] == 13 for row in rows):
+            raise RuntimeError("thirteen")
+        return super().step(rows, state)
+
+
+async def test_a_failing_session_ends_alone_and_with_its_reason(harness: Make) -> None:
+    one = await harness(Picky)
+    good, good_frames, good_failures = one.add(avatar_of(70))
+    bad, _, bad_failures = one.add(avatar_of(13))
+    for hop in range(20):
+        one.worker.push(bad, hop, np.zeros(640, np.float32))
+        one.worker.push(good, hop, np.zeros(640, np.float32))
+    await until(lambda: 17 in good_frames)
+    assert not good_failures
+    assert len(bad_failures) == 1 and "thirteen" in str(bad_failures[0])
+    assert bad.removed
+
+
+async def test_slots_are_used_again_and_begin_anew(harness: Make) -> None:
+    one = await harness(slots=1)
+    for _ in range(5):
+        stream, frames, _ = one.add(avatar_of(0))
+        for hop in range(3):
+            one.worker.push(stream, hop, np.zeros(640, np.float32))
+        await until(lambda seen=frames: 0 in seen)
+        assert frames[0][128, 128, 0] == 16, "nothing of the session before is heard"
+        one.worker.push(stream, 3, np.full(640, 0.5, np.float32))
+        one.worker.remove(stream)
+
+
+async def test_an_enrolment_does_not_hold_up_a_live_session(harness: Make) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    class SlowToEnrol(FakeEngine):
+        def enrol(self, image: bytes) -> Avatar:
+            begun.set()
+            gate.wait(20)
+            return avatar_of(1)
+
+    one = await harness(SlowToEnrol)
+    stream, frames, _ = one.add(avatar_of(70))
+    enrolling = asyncio.wrap_future(one.worker.run(lambda engine: engine.enrol(b"")))
+    await asyncio.to_thread(begun.wait, 10)
+    for hop in range(10):
+        one.worker.push(stream, hop, np.zeros(640, np.float32))
+    await until(lambda: 7 in frames)
+    assert not enrolling.done()
+    gate.set()
+    assert (await enrolling).crop[0, 0, 0] == 1
+
+
+async def test_an_engine_that_cannot_load_says_why() -> None:
+    def broken() -> Engine:
+        raise CheckpointError("the checkpoint is damaged")
+
+    one = Harness(broken)
+    with pytest.raises(CheckpointError):
+        await one.loaded()
+    with pytest.raises(NotReady, match="damaged"):
+        _ = one.worker.engine
+    await asyncio.to_thread(one.worker.close)
+
+
+async def test_nothing_is_left_after_close(harness: Make) -> None:
+    one = await harness()
+    before = [t.name for t in threading.enumerate()]
+    assert "visavis-engine" in before
+    await asyncio.to_thread(one.worker.close)
+    assert "visavis-engine" not in [t.name for t in threading.enumerate()]
+    with pytest.raises(NotReady):
+        one.worker.run(lambda engine: None).result()
