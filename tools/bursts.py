@@ -18,6 +18,7 @@ CYCLE_S = 1.2  # from one burst to the next: the mouth rests again, whatever del
 JITTER_S = 0.04  # bursts come this much irregularly, so that they meet every place between two frames
 FIRST_S = 3.0  # the connection settles before the first burst
 PEAK = 0.5  # loudest sample of a burst
+EVEN_S, EVEN_MOST = 0.02, 4.0  # a burst is made evenly loud over such stretches, by this factor at most
 FADE_S = 0.005
 BLOCK_S = 0.0025  # of a loudness trace
 LONGEST_DELAY_S = 0.7
@@ -56,7 +57,7 @@ def cut_bursts(speech: np.ndarray, count: int = 4) -> list[np.ndarray]:
         speech: float32 [n] at 16 kHz.
 
     Returns:
-        float32 [BURST_S * 48000] each: peak PEAK, 5 ms fades, so that the onset is known to a few ms.
+        float32 [BURST_S * 48000] each: evenly loud, peak PEAK, 5 ms fades, so that the onset is known to a few ms.
 
     Raises:
         ValueError: the speech is too short or silent.
@@ -155,11 +156,16 @@ def find_first_shown(seen: Trace) -> float | None:
 
 def select(trace: Trace, from_s: float, to_s: float) -> Trace:
     """The part of a trace within [from_s, to_s)."""
-    low, high = np.searchsorted(trace.times_s, (from_s, to_s))
-    return Trace(trace.times_s[low:high], trace.values[low:high])
+    inside = (trace.times_s >= from_s) & (trace.times_s < to_s)  # a jittery network may leave times not quite rising
+    return Trace(trace.times_s[inside], trace.values[inside])
 
 
 def _finish(cut: np.ndarray) -> np.ndarray:
     fine = np.interp(np.arange(len(cut) * 3) / 3, np.arange(len(cut)), cut)
+    size = round(EVEN_S * SOUND_RATE_HZ)
+    power = np.convolve(np.pad(fine * fine, size, mode="reflect"), np.hanning(size) / np.hanning(size).sum(), "same")
+    loudness = np.sqrt(power[size:-size])
+    fine = fine / np.maximum(loudness, loudness.max() / EVEN_MOST)
     fade = np.minimum(1, np.arange(len(fine)) / (FADE_S * SOUND_RATE_HZ))
-    return (fine / np.abs(fine).max() * PEAK * fade * fade[::-1]).astype(np.float32)
+    fine = fine * fade * fade[::-1]
+    return (fine / np.abs(fine).max() * PEAK).astype(np.float32)

@@ -1,0 +1,87 @@
+"""Latency figures of a made-up run whose delays are known."""
+
+import numpy as np
+import pytest
+
+from tools import bursts, latency
+from tools.bursts import Trace
+from tools.latency import Recording
+
+STARTED_S = 1000.0
+EXPECTED = Trace(np.array([-0.02, 0.0, 0.4, 0.42]), np.array([0.0, 10.0, 10.0, 0.0]))
+
+
+def make_recording(*, picture_s: float, sound_s: float, decode_s: float = 0.002, frame_s: float = 0.04) -> Recording:
+    """Pictures ``picture_s`` old on arrival, sound ``sound_s``, for one kind of burst."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 19_200).astype(np.float32)
+    sound = bursts.place_bursts([noise], 20)
+    instants_s = np.arange(0.0, len(sound.samples) / 48_000, frame_s) + 0.007
+    mouth = np.zeros(len(instants_s))
+    for onset_s in sound.onsets_s:
+        mouth += np.interp(instants_s - onset_s, *EXPECTED)
+    arrived_s = STARTED_S + instants_s + picture_s
+    loudness = bursts.measure_loudness(sound.samples, STARTED_S + sound_s)
+    stats = [
+        {
+            "at_s": STARTED_S + s,
+            "frames": 25 * s,
+            "repeated": s // 10,
+            "dropped": 0,
+            "delay_ms": 160,
+            "hop_to_frame_ms": 9.0,
+        }
+        for s in range(1, 20)
+    ]
+    return Recording(
+        sound=sound,
+        started_s=STARTED_S,
+        mouth=Trace(arrived_s, mouth),
+        shown_s=arrived_s + decode_s,
+        frame_ticks=np.arange(len(arrived_s)) * 3600,
+        loudness=loudness,
+        stats=stats,
+        lookahead_ms=120,
+    )
+
+
+def test_known_delays_are_measured():
+    report = latency.make_report(make_recording(picture_s=0.185, sound_s=0.177), [EXPECTED])
+    assert report["bursts"] == report["bursts_found"] == 14
+    assert report["sound_age_ms"]["p50"] == pytest.approx(177, abs=1)
+    for p in ("p50", "p95", "p99"):  # a sharp edge seen every 40 ms is known to some ms only
+        assert report["picture_age_ms"][p] == pytest.approx(187, abs=8)
+    assert report["av_skew_ms"]["signed_p50"] == pytest.approx(8, abs=6)
+    # half way up is 10 ms before the onset; from there the next frame is 0 to 40 ms away
+    assert all(187 - 10 <= b["mouth_to_pixel_ms"] <= 187 + 30 for b in report["each_burst"])
+    assert report["engine_onset_ms"] == [0.0]
+    assert report["fps"] == pytest.approx(25, abs=0.01) and report["gaps"] == 0
+    assert report["frames"] == 25 * 15 and report["repeated"] == 1 and report["dropped"] == 0
+
+
+def test_a_picture_before_its_sound_has_a_negative_skew():
+    report = latency.make_report(make_recording(picture_s=0.150, sound_s=0.190), [EXPECTED])
+    assert report["av_skew_ms"]["signed_p50"] == pytest.approx(-40, abs=6)
+    assert report["av_skew_ms"]["p50"] == pytest.approx(40, abs=6)
+
+
+def test_the_budget_adds_up_to_the_median():
+    report = latency.make_report(make_recording(picture_s=0.185, sound_s=0.177), [EXPECTED])
+    budget = report["budget_ms"]
+    assert sum(budget.values()) == pytest.approx(report["mouth_to_pixel_ms"]["p50"], abs=0.1)
+    assert budget["lookahead"] == 120 and budget["engine"] == 9 and budget["margin_wait"] == 31
+    assert budget["decode"] == pytest.approx(2, abs=0.01)
+
+
+def test_a_mouth_that_never_moves_is_not_found():
+    recording = make_recording(picture_s=0.185, sound_s=0.177)
+    still = Trace(recording.mouth.times_s, np.zeros(len(recording.mouth.values)))
+    report = latency.make_report(Recording(**{**vars(recording), "mouth": still}), [EXPECTED])
+    assert report["bursts_found"] == 0 and report["budget_ms"] is None
+    assert report["mouth_to_pixel_ms"] == {"p50": None, "p95": None, "p99": None}
+    assert report["sound_age_ms"]["p50"] == pytest.approx(177, abs=1)
+
+
+def test_gaps_are_frame_times_without_a_frame():
+    assert latency.count_gaps(np.array([0, 3600, 7200])) == 0
+    assert latency.count_gaps(np.array([0, 3600, 14_400, 18_000])) == 2
+    assert latency.count_gaps(np.array([])) == 0

@@ -1,0 +1,33 @@
+"""The load tool against a real server with the fake engine."""
+
+import json
+
+import pytest
+
+from tools import load
+
+
+def test_sessions_beyond_the_limit_are_refused_and_the_others_are_served(tmp_path, capsys):
+    out = tmp_path / "f.json"
+    arguments = ["--sessions", "3", "--max-sessions", "2", "--seconds", "4", "--json", str(out), "--engine", "fake"]
+    assert load.main(arguments) == 0, capsys.readouterr().err
+    report = json.loads(out.read_text())
+    assert (report["asked"], report["opened"], report["refused"], report["failed"]) == (3, 2, 1, 0)
+    assert len(report["sessions"]) == 2
+    for session in report["sessions"]:
+        assert session["fps"] > 5 and session["frames"] > 20 and not session["ended_early"]
+    memory = report["server_resident_mb"]
+    assert 20 < memory["before"] <= memory["highest"] and memory["after"] < 4000
+    assert report["fps"]["min"] <= report["fps"]["mean"] and report["lost_share"] is not None
+    assert "2 of 3 sessions opened, 1 refused" in capsys.readouterr().out
+
+
+def test_sums_of_no_session_are_unknown_not_made_up():
+    sums = load.sum_up([])
+    assert sums["fps"] == {"min": None, "mean": None} and sums["lost_share"] is None
+
+
+def test_the_number_of_sessions_is_bounded(capsys):
+    with pytest.raises(SystemExit):
+        load.main(["--sessions", "100000", "--seconds", "1", "--json", "f.json"])
+    assert "at most 256" in capsys.readouterr().err

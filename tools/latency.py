@@ -1,0 +1,150 @@
+"""From what came back of a run to its latency figures; pure, see the epilog of ``tools/profile_latency.py``."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tools import bursts
+from tools.bursts import BurstSound, Trace
+from tools.report import percentiles
+
+BEFORE_S, AFTER_S = 0.15, 1.05  # of what is looked at around a burst's onset; the next comes after 1.2 s
+SHOWN_AFTER_S = 0.05  # nothing can show a burst sooner than this after its onset
+FRAME_TICKS = 3600  # of the 90 kHz video clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What came back of one run."""
+
+    sound: BurstSound
+    started_s: float  # when the microphone's first sample was heard
+    mouth: Trace  # motion, by when each frame's last packet came
+    shown_s: np.ndarray  # when each frame was decoded
+    frame_ticks: np.ndarray  # 90 kHz time of each frame
+    loudness: Trace  # of the sound, as if played on arrival
+    stats: list[dict[str, Any]]  # the server's, each with "at_s", when it came
+    lookahead_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurstFigures:
+    """One burst, in milliseconds; None where it was not found."""
+
+    at_s: float  # since the microphone's start
+    mouth_to_pixel_ms: float | None
+    picture_age_ms: float | None  # on arrival, before decoding
+    sound_age_ms: float | None
+
+    @property
+    def skew_ms(self) -> float | None:
+        if self.picture_age_ms is None or self.sound_age_ms is None:
+            return None
+        return self.picture_age_ms - self.sound_age_ms
+
+    def as_json(self) -> dict[str, float | None]:
+        figures = dict(
+            at_s=self.at_s,
+            mouth_to_pixel_ms=self.mouth_to_pixel_ms,
+            picture_age_ms=self.picture_age_ms,
+            sound_age_ms=self.sound_age_ms,
+            skew_ms=self.skew_ms,
+        )
+        return {key: None if value is None else round(value, 3) for key, value in figures.items()}
+
+
+def measure_bursts(recording: Recording, expected: list[Trace]) -> list[BurstFigures]:
+    """Find each burst in mouth and sound.
+
+    Args:
+        expected: the mouth's motion around a burst of each kind (``expected_mouth.draw_expected``).
+    """
+    shown = Trace(recording.shown_s, recording.mouth.values)
+    figures = []
+    for onset_s, kind in zip(recording.sound.onsets_s, recording.sound.kinds, strict=True):
+        at_s = recording.started_s + float(onset_s)
+        mouth = _around(recording.mouth, at_s)
+        heard = _around(recording.loudness, at_s)
+        sent = _around(bursts.measure_loudness(_cut_around(recording.sound, float(onset_s)), -BEFORE_S), 0.0)
+        picture, sound = bursts.fit_delay(mouth, expected[kind]), bursts.fit_delay(heard, sent)
+        first_s = bursts.find_first_shown(bursts.select(shown, at_s + SHOWN_AFTER_S, at_s + AFTER_S))
+        found = picture is not None and first_s is not None
+        figures.append(
+            BurstFigures(
+                at_s=float(onset_s),
+                mouth_to_pixel_ms=(first_s - at_s) * 1000 if found and first_s is not None else None,
+                picture_age_ms=picture.delay_s * 1000 if picture is not None and found else None,
+                sound_age_ms=sound.delay_s * 1000 if sound is not None else None,
+            )
+        )
+    return figures
+
+
+def split_budget(
+    figures: list[BurstFigures], *, decode_ms: float, lookahead_ms: float, stats: list[dict[str, Any]]
+) -> dict[str, float] | None:
+    """Split the median mouth-to-pixel into stages that add up to it (see the epilog of --help)."""
+    total = [f.mouth_to_pixel_ms for f in figures if f.mouth_to_pixel_ms is not None]
+    ages = [f.picture_age_ms for f in figures if f.picture_age_ms is not None]
+    if not total or not stats:
+        return None
+    delay_ms = statistics.median(s["delay_ms"] for s in stats)
+    engine_ms = statistics.median([s["hop_to_frame_ms"] for s in stats if s["hop_to_frame_ms"] is not None] or [0.0])
+    age_ms = statistics.median(ages)
+    budget = {
+        "lookahead": lookahead_ms,
+        "engine": engine_ms,
+        "margin_wait": delay_ms - lookahead_ms - engine_ms,
+        "transport": age_ms - delay_ms,
+        "decode": decode_ms,
+        "wait_and_rise": statistics.median(total) - age_ms - decode_ms,
+    }
+    return {stage: round(ms, 2) for stage, ms in budget.items()}
+
+
+def count_gaps(frame_ticks: np.ndarray) -> int:
+    """Frame times for which nothing arrived."""
+    steps = np.diff(frame_ticks) / FRAME_TICKS
+    return int(np.maximum(np.round(steps) - 1, 0).sum())
+
+
+def make_report(recording: Recording, expected: list[Trace]) -> dict[str, Any]:
+    """All figures of a run, by the names of the epilog."""
+    figures = measure_bursts(recording, expected)
+    decode_ms = float(np.median(recording.shown_s - recording.mouth.times_s)) * 1000
+    stats = [s for s in recording.stats if s["at_s"] > recording.started_s + bursts.FIRST_S]
+    skews = [f.skew_ms for f in figures if f.skew_ms is not None]
+    onsets = [bursts.find_first_shown(trace) for trace in expected]
+    seconds = float(np.ptp(recording.shown_s))
+    total = [f.mouth_to_pixel_ms for f in figures if f.mouth_to_pixel_ms is not None]
+    counts = {key: stats[-1][key] - stats[0][key] if stats else None for key in ("frames", "repeated", "dropped")}
+    return {
+        "mouth_to_pixel_ms": percentiles(total),
+        "picture_age_ms": percentiles(f.picture_age_ms + decode_ms for f in figures if f.picture_age_ms is not None),
+        "sound_age_ms": percentiles(f.sound_age_ms for f in figures if f.sound_age_ms is not None),
+        "av_skew_ms": percentiles([abs(s) for s in skews], (50, 95)) | {"signed_p50": percentiles(skews, (50,))["p50"]},
+        "engine_onset_ms": [None if at is None else round(at * 1000, 1) for at in onsets],
+        "fps": round((len(recording.shown_s) - 1) / seconds, 3) if seconds else None,
+        **counts,
+        "gaps": count_gaps(recording.frame_ticks),
+        "budget_ms": split_budget(figures, decode_ms=decode_ms, lookahead_ms=recording.lookahead_ms, stats=stats),
+        "bursts": len(figures),
+        "bursts_found": len(total),
+        "seconds": round(seconds, 1),
+        "each_burst": [f.as_json() for f in figures],
+    }
+
+
+def _around(trace: Trace, at_s: float) -> Trace:
+    """What is looked at around an onset, its times counted from there."""
+    part = bursts.select(trace, at_s - BEFORE_S, at_s + AFTER_S)
+    return Trace(part.times_s - at_s, part.values)
+
+
+def _cut_around(sound: BurstSound, onset_s: float) -> np.ndarray:
+    start = round((onset_s - BEFORE_S) * bursts.SOUND_RATE_HZ)
+    return sound.samples[start : start + round((BEFORE_S + bursts.BURST_S + 0.2) * bursts.SOUND_RATE_HZ)]

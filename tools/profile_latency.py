@@ -1,0 +1,180 @@
+"""Measure mouth-to-pixel delay and the offset of sound and picture, through a real server.
+
+    python -m tools.profile_latency --seconds S --json F [--plot F.png] [--engine NAME]
+
+The server runs in a process of its own on this machine's loopback address; a real WebRTC peer in this one
+speaks bursts of speech into it and finds them again in the mouth and in the sound that come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.cache import DEFAULT_PORTRAIT
+from engine.errors import VisavisError
+from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
+from tools import bursts
+from tools.bench_engine import SAMPLE_SPEECH
+from tools.bursts import BurstSound, Trace
+from tools.expected_mouth import draw_expected
+from tools.files import read_bytes
+from tools.latency import Recording, make_report
+from tools.peer import Microphone, Peer
+from tools.report import describe_machine, format_table, positive_seconds, write_json
+from tools.server_process import ServerProcess, ServerTrouble, read_stages_ms
+from tools.sound_file import read_mono
+
+EPILOG = """\
+What is measured, and how. One clock: time.monotonic() of this process. Sound: about one burst every 1.2 s, 0.4 s
+of loud speech with silence around, at irregular places between two frames. Sample i of the microphone is heard
+at its start + i / 48000 s; a packet is sent when its 20 ms are full, as a browser does. Pose locked.
+The mouth is the middle of the frame's lower half; its motion is its mean grey difference to rest.
+
+keys of the JSON file:
+  mouth_to_pixel_ms  {p50, p95, p99} over the bursts found: from a burst's first sample being heard until the first
+                     decoded frame is in hand in which the mouth is half way from rest to its farthest. It holds
+                     everything: packet, network, lookahead, engine, playout, encoding, decoding, the wait for the
+                     next frame (0 to 40 ms), and how quickly this engine's mouth follows. Not in it: sound card
+                     and display.
+  picture_age_ms     {p50, p95, p99}: from an instant at the microphone until the picture of that very instant is
+                     in hand: the delay at which the received mouth is most like what the engine draws of the same
+                     burst without a network (matched in steps of 1 ms), plus decoding
+  engine_onset_ms    per burst cut: when, without a network, the mouth is half way; negative: before the onset,
+                     since an engine hears ahead
+  sound_age_ms       {p50, p95, p99}: the same for the received sound, matched by its loudness
+  av_skew_ms         {p50, p95} of the amount, and signed_p50; positive: the picture is late. Difference of the two
+                     ages on arrival of their packets, before any player's buffer. Opus itself delays sound by
+                     6.5 ms; that is in it
+  fps                frames received per second
+  frames, repeated, dropped   the server's counts, from the first burst on: sent; of these the one before once more;
+                     drawn but never sent
+  gaps               frame times for which nothing arrived here
+  budget_ms          stages that add up to mouth_to_pixel_ms.p50:
+                       lookahead      sound that the engine waits for
+                       engine         from a complete 40 ms hop until its frame (server's figure)
+                       margin_wait    rest of the server's playout delay: packets and hops filling, time to spare
+                       transport      Opus there, network, VP8 encoding, network back (what is left of the age)
+                       decode         from the last packet to the decoded frame in hand
+                       wait_and_rise  from the picture's age to mouth_to_pixel: the event falls between frames,
+                                      and the mouth moves earlier or later than the sound (may be negative)
+  engine_stages_ms   median of each part of a step, from the server's /metrics
+  each_burst         a list of {at_s, mouth_to_pixel_ms, picture_age_ms, sound_age_ms, skew_ms}; ages on arrival
+  bursts, bursts_found, seconds, engine, start_s (server start to ready), server_cpu_share (of one core), machine
+
+exit status: 0; 1 when not a single burst was found; 2 when it could not be measured.
+"""
+
+
+async def record(url: str, sound: BurstSound) -> Recording:
+    """Speak the bursts into a session of the default avatar and keep what comes back.
+
+    Raises:
+        ServerTrouble: no session could be had, or nothing came back of it.
+    """
+    microphone = Microphone(sound.samples)
+    peer = Peer(url, microphone)
+    await peer.open({"seed": 0, "motion": 0.0})
+    try:
+        assert microphone.started_s is not None  # else no frame had come
+        end_s = microphone.started_s + len(sound.samples) / bursts.SOUND_RATE_HZ + bursts.LONGEST_DELAY_S
+        await asyncio.sleep(max(0.0, end_s - time.monotonic()))
+    finally:
+        await peer.close()
+    count = len(peer.mouths)
+    if count < 2:
+        raise ServerTrouble(f"only {count} frames came back; see whether the server's session ended early")
+    return Recording(
+        sound=sound,
+        started_s=microphone.started_s,
+        mouth=Trace(np.array(peer.arrived_s[:count]), bursts.measure_motion(np.stack(peer.mouths))),
+        shown_s=np.array(peer.shown_s[:count]),
+        frame_ticks=np.array(peer.frame_ticks[:count]),
+        loudness=peer.loudness,
+        stats=peer.stats,
+        lookahead_ms=peer.lookahead_ms,
+    )
+
+
+def profile(engine_name: str, seconds: float) -> tuple[dict[str, Any], Recording]:
+    """The whole measurement.
+
+    Raises:
+        VisavisError: engine, server or session cannot be had.
+    """
+    cuts = bursts.cut_bursts(read_mono(SAMPLE_SPEECH))
+    engine = create_engine(engine_name)
+    expected = draw_expected(engine, engine.enrol(read_bytes(DEFAULT_PORTRAIT, "default portrait")), cuts)
+    engine.close()  # before the server loads its own
+    sound = bursts.place_bursts(cuts, seconds)
+    with ServerProcess(engine_name, max_sessions=1) as server:
+        used_s, begun_s = server.cpu_s, time.monotonic()
+        recording = asyncio.run(record(server.url, sound))
+        share = (server.cpu_s - used_s) / (time.monotonic() - begun_s)
+        about = {
+            "engine": engine_name,
+            "engine_stages_ms": read_stages_ms(server.url),
+            "start_s": round(server.start_s, 2),
+            "server_cpu_share": round(share, 3),
+            "machine": describe_machine(),
+        }
+    return make_report(recording, expected) | about, recording
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Figures and budget as text tables."""
+    names = ("mouth_to_pixel_ms", "picture_age_ms", "sound_age_ms", "av_skew_ms")
+    rows = [[name, *(report[name].get(p) for p in ("p50", "p95", "p99"))] for name in names]
+    text = (
+        f"{report['engine']} engine, {report['bursts_found']} of {report['bursts']} bursts found, "
+        f"{report['fps']} frames/s over {report['seconds']} s, repeated {report['repeated']}, "
+        f"dropped {report['dropped']}, gaps {report['gaps']}; {report['machine']['cpu']}\n\n"
+    )
+    text += format_table(["", "p50", "p95", "p99"], rows)
+    if report["budget_ms"]:
+        budget = report["budget_ms"]
+        total = ("mouth to pixel, p50", round(sum(budget.values()), 2))
+        text += "\n\n" + format_table(["stage", "ms"], [*budget.items(), total])
+    if report["engine_stages_ms"]:
+        text += "\n\n" + format_table(["in the server, p50", "ms"], report["engine_stages_ms"].items())
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.profile_latency",
+        description="Measure mouth-to-pixel delay through a real server and a real WebRTC peer on this machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=positive_seconds, required=True, metavar="S", help="about how long to speak")
+    parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
+    parser.add_argument("--plot", type=Path, metavar="F.png", help="draw stages, histogram and the run")
+    parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        report, recording = profile(args.engine, args.seconds)
+        write_json(args.json, report)
+        if args.plot:
+            from tools.latency_plot import draw_report  # matplotlib only where it is wanted
+
+            draw_report(args.plot, report, recording)
+    except (VisavisError, ValueError) as error:
+        print(f"profile_latency: {error}", file=sys.stderr)
+        return 2
+    print(format_report(report))
+    return 0 if report["bursts_found"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
