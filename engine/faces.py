@@ -22,7 +22,10 @@ VIEW_PX = 1280  # long side of the copy that is searched
 LOOK_PX = 256  # side of the view of one candidate for the second look
 FIT_PX = 384  # side of the view that landmarks are fitted on
 MIN_SCORE = 0.65  # of the second look; faces and painted faces 0.8 and more, cats up to 0.55
-SMALL_PART = 0.25  # of the short side: when no face is as large, the picture is searched in tiles too
+MIN_LEVEL_SCORE = 0.75  # of the third look, at the face level and centred; faces 0.86 and more
+MIN_TURNED_SCORE = 0.85  # of the second look at a picture turned round; textures up to 0.7
+UPSIDE_DOWN_GAIN = 0.1  # a face that scores so much better on its head was fitted upside down
+SMALL_PART = 0.5  # of the short side: when no face is as large, the picture is searched in tiles too
 SEVERAL_RATIO = 0.5  # a second face at least this much as wide as the first makes "several faces"
 MAX_CANDIDATES = 8
 MAX_UNSTEADY = 0.25  # two fits of one face differ by less, in eye distances
@@ -79,7 +82,10 @@ class FaceFinder:
             boxes = self._confirmed(view, self._candidates_beyond(view))
         if not boxes:
             self._refuse_rotated(view)
-            raise NoFace("no face was found: choose a picture with one face, seen from the front, in good light")
+            raise NoFace(
+                "no face was found: choose a picture with one face, seen from the front, in good light, "
+                "large in the picture"
+            )
         boxes.sort(key=lambda box: -box.side)
         first = boxes[0]
         others = [box for box in boxes[1:] if box.side >= SEVERAL_RATIO * first.side]
@@ -150,7 +156,7 @@ class FaceFinder:
             if fine is None:
                 continue
             unsteady = np.abs(fine - rough)[:468, :2].mean() / max(float(eye_distance(fine)), 1e-6)
-            if unsteady < MAX_UNSTEADY:
+            if unsteady < MAX_UNSTEADY and self._looks_level(image, fine):
                 return fine
         raise NoFace(
             f"something like a face (score {box.score:.2f}) was found at ({box.x:.0f}, {box.y:.0f}), but eyes, nose "
@@ -168,10 +174,21 @@ class FaceFinder:
         z = points[:, 2:] * np.hypot(*image_from_view[:, 0])
         return np.concatenate([xy, z], 1).astype(np.float32)
 
+    def _looks_level(self, image: np.ndarray, landmarks: np.ndarray) -> bool:
+        """Whether the aligned view shows a face the right way up; the mesh fits one to a face on its head too."""
+        level = sample(image, alignment(landmarks, size=LOOK_PX), LOOK_PX)
+        score, headlong = (
+            max((box.score for box in self._detect(np.ascontiguousarray(view))), default=0.0)
+            for view in (level, level[::-1, ::-1])
+        )
+        if headlong > score + UPSIDE_DOWN_GAIN:
+            raise FaceTurned("the face stands on its head: turn the picture upright and try again")
+        return score >= MIN_LEVEL_SCORE
+
     def _refuse_rotated(self, view: np.ndarray) -> None:
         for turns, what in ((1, "on its side"), (3, "on its side"), (2, "on its head")):
             turned = np.ascontiguousarray(np.rot90(view, turns))
-            if self._confirmed(turned, self._detect(turned)):
+            if any(box.score > MIN_TURNED_SCORE for box in self._confirmed(turned, self._detect(turned))):
                 raise FaceTurned(f"the face stands {what}: turn the picture upright and try again")
 
 
