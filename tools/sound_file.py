@@ -15,6 +15,7 @@ from engine.errors import AudioUnreadable
 from tools.files import check_readable
 
 _VOICE_CHANNELS = 3  # front left, front right, centre: where films and calls keep the voice
+_TEXT_FORMATS = ("tty", "bin", "xbin")  # FFmpeg would play a .txt as a film of a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,9 @@ class SoundFile:
                 f"{self._name} is no audio or video file that can be read ({_reason(error)}): "
                 "give WAV, MP3, OGG, FLAC, M4A, MP4 or the like"
             ) from error
+        if self._container.format.name in _TEXT_FORMATS:
+            self.close()
+            raise AudioUnreadable(f"{self._name} is text, no audio or video file: give WAV, MP3, OGG, FLAC or the like")
         if not self._container.streams.audio:
             kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
             self.close()

@@ -118,8 +118,9 @@ class _SoundTrack:
         rate_hz = next((r for r in AAC_RATES_HZ if r >= first.rate_hz), AAC_RATES_HZ[-1])
         self._stream = container.add_stream("aac", rate=rate_hz)
         self._stream.layout = layout
-        # AAC holds at most 6 bit a sample and channel; half of that is transparent.
-        self._stream.bit_rate = min(96_000, 3 * rate_hz) * self._stream.channels
+        # AAC holds at most 6 bits a sample and channel. FFmpeg's encoder needs most of them at low rates:
+        # at 3 bits speech of 22 kHz came back with 21 dB of signal to noise, at 4.5 with 34 dB.
+        self._stream.bit_rate = min(160_000, rate_hz * 9 // 2) * self._stream.channels
         self._resampler: av.AudioResampler | None = None
         self._source: tuple[str, int] | None = None
         self._samples = 0
