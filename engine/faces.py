@@ -28,6 +28,7 @@ UPSIDE_DOWN_GAIN = 0.1  # a face that scores so much better on its head was fitt
 SMALL_PART = 0.5  # of the short side: when no face is as large, the picture is searched in tiles too
 SEVERAL_RATIO = 0.5  # a second face at least this much as wide as the first makes "several faces"
 MAX_CANDIDATES = 8
+MAX_OUTSIDE = 0.04  # part of the face's size that may lie beyond the picture's edge
 MAX_UNSTEADY = 0.25  # two fits of one face differ by less, in eye distances
 
 
@@ -76,7 +77,10 @@ class FaceFinder:
             NoFace, SeveralFaces, FaceTurned: see their messages.
         """
         scale = min(1.0, VIEW_PX / max(image.shape[:2]))
-        view = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        view = image
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+            view = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         boxes = self._confirmed(view, self._candidates(view))
         if not boxes:
             boxes = self._confirmed(view, self._candidates_beyond(view))
@@ -156,8 +160,10 @@ class FaceFinder:
             if fine is None:
                 continue
             unsteady = np.abs(fine - rough)[:468, :2].mean() / max(float(eye_distance(fine)), 1e-6)
-            if unsteady < MAX_UNSTEADY and self._looks_level(image, fine):
-                return fine
+            if unsteady > MAX_UNSTEADY:
+                continue
+            if self._looks_level(image, fine) or max(parts_outside(fine, image).values()) > MAX_OUTSIDE:
+                return fine  # half a face scores low; that it is cut off says more
         raise NoFace(
             f"something like a face (score {box.score:.2f}) was found at ({box.x:.0f}, {box.y:.0f}), but eyes, nose "
             "and mouth could not be made out: choose a picture that shows the face from the front, unobstructed"
@@ -190,6 +196,15 @@ class FaceFinder:
             turned = np.ascontiguousarray(np.rot90(view, turns))
             if any(box.score > MIN_TURNED_SCORE for box in self._confirmed(turned, self._detect(turned))):
                 raise FaceTurned(f"the face stands {what}: turn the picture upright and try again")
+
+
+def parts_outside(landmarks: np.ndarray, image: np.ndarray) -> dict[str, float]:
+    """How far a face leaves the picture over each edge, in parts of its size; negative inside."""
+    height, width = image.shape[:2]
+    low, high = landmarks[:468, :2].min(0), landmarks[:468, :2].max(0)
+    size = float((high - low).max())
+    beyond = {"left": -low[0], "top": -low[1], "right": high[0] - width, "bottom": high[1] - height}
+    return {edge: float(pixels) / size for edge, pixels in beyond.items()}
 
 
 def thread_finder() -> FaceFinder:

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 
 from engine.errors import FaceCropped, FaceTooSmall, FaceTurned
-from engine.faces import thread_finder
+from engine.faces import MAX_OUTSIDE, parts_outside, thread_finder
 from engine.image import Photo, read_photo, sample
 from engine.landmarks import CROP_SIZE, alignment, crop_landmarks
 from engine.matte import face_mask, person_matte
 
 SEARCH_PX = 2048  # long side that pictures are decoded to at first; full size only for small faces
 MIN_FACE_PX = 60  # longer side of the face mesh at full resolution
-MAX_OUTSIDE = 0.04  # part of the face's size that may lie beyond the picture's edge
 MAX_YAW_DEG = 42.0  # profiles measure 45 to 50: the mesh fits them badly
 MAX_PITCH_DEG = 32.0
 MAX_ROLL_DEG = 45.0
@@ -104,9 +103,12 @@ def head_angles_deg(landmarks: np.ndarray) -> tuple[float, float, float]:
     down -= right * (right @ down)
     down /= np.linalg.norm(down)
     back = np.cross(right, down)
-    yaw = np.arctan2(-back[0], back[2])
-    pitch = np.arcsin(np.clip(back[1], -1, 1))
     roll = np.arctan2(right[1], right[0])
+    # Yaw and pitch as the level crop shows them: the lean is taken out first.
+    sideways = np.cos(roll) * back[0] + np.sin(roll) * back[1]
+    upwards = np.cos(roll) * back[1] - np.sin(roll) * back[0]
+    yaw = np.arctan2(-sideways, back[2])
+    pitch = np.arcsin(np.clip(upwards, -1, 1))
     return float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll))
 
 
@@ -120,11 +122,7 @@ def _check_size(landmarks: np.ndarray, photo: Photo) -> None:
 
 
 def _check_inside(landmarks: np.ndarray, photo: Photo) -> None:
-    height, width = photo.pixels.shape[:2]
-    low, high = landmarks[:468, :2].min(0), landmarks[:468, :2].max(0)
-    beyond = {"left": -low[0], "top": -low[1], "right": high[0] - width, "bottom": high[1] - height}
-    edge = max(beyond, key=lambda name: beyond[name])
-    part = beyond[edge] / float((high - low).max())
+    edge, part = max(parts_outside(landmarks, photo.pixels).items(), key=lambda item: item[1])
     if part > MAX_OUTSIDE:
         raise FaceCropped(
             f"the {edge} edge of the picture cuts off {part:.0%} of the face: "
