@@ -34,7 +34,7 @@ HOP = 640  # samples at 16 kHz; one frame
 KEEP_S = 2.0  # of sound, for the delayed way back
 CONTIGUOUS = SOUND_RATE_HZ // 200  # a packet whose time is off by less than 5 ms continues the one before
 MAX_ERROR_S = 0.3  # timestamps further from real time than this are not believed ...
-REPLACE_AFTER_S = 0.2  # ... when nothing better came for so long
+REPLACE_AFTER_S = 0.5  # ... when nothing better came for so long; a burst after a stall is over by then
 MAX_PACKET_S = 0.5  # one packet longer than this is cut, the oldest part first
 _LONG = int(MAX_PACKET_S * SOUND_RATE_HZ)
 

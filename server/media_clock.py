@@ -15,7 +15,7 @@ import math
 from collections import deque
 
 SAMPLE_RATE_HZ = 16_000
-MAX_SLEW = 0.02  # the clock runs at most so much faster or slower than the wall to catch up
+MAX_SLEW = 0.04  # the clock runs at most so much faster or slower than the wall to catch up
 OBSERVE_S = 1.0  # the fastest packet is looked for among those of so long
 
 
@@ -91,7 +91,7 @@ class DelayControl:
         max_margin_ms: the largest.
     """
 
-    STEP_UP_MS, STEP_DOWN_MS = 20, 5
+    STEP_UP_MS, STEP_DOWN_MS = 20, 10
     LATE_SHARE = 0.1  # of the frames of a second; more are too many
     CALM_S = 10  # seconds without a late frame before the margin shrinks
 

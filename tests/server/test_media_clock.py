@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from server.media_clock import SAMPLE_RATE_HZ, DelayControl, MediaClock
+from server.media_clock import MAX_SLEW, SAMPLE_RATE_HZ, DelayControl, MediaClock
 
 DAY_S = 86_400
 
@@ -47,7 +47,7 @@ def test_the_clock_never_jumps() -> None:
     before_s = clock.due_s(0)
     for n in range(100, 200):
         clock.observe(n * 320, n * 0.02 + 0.2)
-        assert abs(clock.due_s(0) - before_s) <= 0.02 * 0.2 + 0.02 * 0.02 + 1e-9
+        assert abs(clock.due_s(0) - before_s) <= MAX_SLEW * (0.2 + 0.02) + 1e-9
         before_s = clock.due_s(0)
     assert clock.due_s(0) > 0.1, "it does move towards the longer way"
 
@@ -55,8 +55,8 @@ def test_the_clock_never_jumps() -> None:
 def test_a_wanted_delay_is_reached_slowly_by_both() -> None:
     clock = MediaClock(0.0, 0.16)
     clock.set_delay(0.2)
-    clock.advance(1.0)
-    assert clock.delay_s == pytest.approx(0.18)
+    clock.advance(0.5)
+    assert clock.delay_s == pytest.approx(0.16 + MAX_SLEW / 2)
     clock.advance(10.0)
     assert clock.delay_s == pytest.approx(0.2)
 
