@@ -52,8 +52,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
     """Run all checks, one after the other; a check that breaks is a finding, not a crash."""
     yield from _guarded("python", check_python)
     yield from _guarded("packages", check_packages)
-    for module in ("cv2", "mediapipe.python.solutions.face_mesh"):
-        yield from _guarded(module.split(".")[0], partial(check_import, module))
+    yield from _guarded("cv2", check_opencv)
+    yield from _guarded("mediapipe", check_mediapipe)
     yield from _guarded("codecs", check_codecs)
     yield from _guarded("torch", check_torch)
     yield from _guarded("nvidia", check_nvidia)
@@ -92,11 +92,10 @@ def check_packages() -> Finding:
     return Finding("packages", "ok", ", ".join(found))
 
 
-def check_import(module: str) -> Finding:
-    """Import it for real: OpenCV and MediaPipe fail at import where a system library is missing."""
-    name = module.split(".")[0]
+def check_opencv() -> Finding:
+    """Import it for real: it fails where a system library is missing."""
     try:
-        __import__(module)
+        import cv2
     except ImportError as error:
         remedy = REINSTALL
         if "libGL" in str(error):
@@ -104,8 +103,24 @@ def check_import(module: str) -> Finding:
                 "pip uninstall opencv-python opencv-contrib-python, "
                 "then pip install --force-reinstall opencv-contrib-python-headless"
             )
-        return Finding(name, "fail", f"cannot be imported: {error}", remedy)
-    return Finding(name, "ok", "imports")
+        return Finding("cv2", "fail", f"cannot be imported: {error}", remedy)
+    return Finding("cv2", "ok", f"{cv2.__version__} imports")
+
+
+def check_mediapipe() -> Finding:
+    """Look for a face where there is none. With a wrong protobuf it still imports, and only then fails."""
+    import numpy as np
+
+    from engine.landmarks import FaceMesh
+
+    mesh = FaceMesh()
+    try:
+        faces = mesh.find(np.zeros((64, 64, 3), np.uint8))
+    finally:
+        mesh.close()
+    if faces:
+        return Finding("mediapipe", "fail", f"finds {len(faces)} faces in a black picture", REINSTALL)
+    return Finding("mediapipe", "ok", "runs")
 
 
 def check_codecs() -> Finding:

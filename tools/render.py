@@ -64,13 +64,7 @@ def render(job: RenderJob, *, progress: bool = False) -> RenderReport:
         FileError: a path that cannot be read or written.
         AudioUnreadable, PortraitError, CheckpointError, EngineUnavailable: as they say.
     """
-    if job.out.suffix.lower() != ".mp4":
-        raise FileError(f"cannot write {str(job.out)!r}: the video is an mp4, so its name must end in .mp4")
-    portrait = DEFAULT_PORTRAIT if str(job.portrait) == DEFAULT_AVATAR_ID else job.portrait
-    picture = read_bytes(portrait, "portrait")
-    for source in (portrait, job.audio):
-        if job.out.exists() and source.exists() and job.out.samefile(source):
-            raise FileError(f"the video would replace its own source {str(source)!r}: choose another name")
+    picture = _check_paths(job)
     with ExitStack() as stack:
         sound = stack.enter_context(SoundFile(job.audio))
         engine = create_engine(job.engine)
@@ -89,16 +83,9 @@ def render(job: RenderJob, *, progress: bool = False) -> RenderReport:
                     video.write_sound(block)
                 yield block
 
-        expected = sound.expected_seconds
         speech = _Speech(hear(), engine.spec.sample_rate_hz)
         frames = 0
-        with tqdm(
-            total=math.ceil(expected * engine.spec.fps) if expected else None,
-            desc=job.out.name,
-            unit="frame",
-            disable=not progress,
-            dynamic_ncols=True,
-        ) as bar:
+        with _progress_bar(job, sound.expected_seconds, engine.spec.fps, progress) as bar:
             began_s = time.perf_counter()
             for frame in draw_frames(engine, avatar, speech, job.options, stages):
                 with stages.measure("paste"):
@@ -202,6 +189,23 @@ class _Span:
 
     def __exit__(self, *_: object) -> None:
         self._sums_ms[self._stage] += (time.perf_counter() - self._began_s) * 1000
+
+
+def _progress_bar(job: RenderJob, expected_s: float | None, fps: int, shown: bool) -> tqdm:
+    total = math.ceil(expected_s * fps) if expected_s else None
+    return tqdm(total=total, desc=job.out.name, unit="frame", disable=not shown, dynamic_ncols=True)
+
+
+def _check_paths(job: RenderJob) -> bytes:
+    """The portrait's bytes, once it is clear that the video may be written where it is wanted."""
+    if job.out.suffix.lower() != ".mp4":
+        raise FileError(f"cannot write {str(job.out)!r}: the video is an mp4, so its name must end in .mp4")
+    portrait = DEFAULT_PORTRAIT if str(job.portrait) == DEFAULT_AVATAR_ID else job.portrait
+    picture = read_bytes(portrait, "portrait")
+    for source in (portrait, job.audio):
+        if job.out.exists() and source.exists() and job.out.samefile(source):
+            raise FileError(f"the video would replace its own source {str(source)!r}: choose another name")
+    return picture
 
 
 def _paster(avatar: Avatar, picture: bytes) -> PasteBack:

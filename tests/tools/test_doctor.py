@@ -92,12 +92,21 @@ def test_the_declared_requirements_are_found():
     assert any(line.startswith("torch") for line in doctor._declared_requirements())
 
 
+def test_a_mediapipe_that_imports_but_does_not_run_fails(tmp_path, monkeypatch):
+    def broken(self, **options):
+        raise AttributeError("FieldDescriptor has no attribute 'label'")  # what protobuf 6 makes of it
+
+    monkeypatch.setattr("engine.landmarks.FaceMesh.__init__", broken)
+    found = {f.name: f for f in examine(plan(tmp_path))}
+    assert found["mediapipe"].status == "fail" and "label" in found["mediapipe"].detail and found["mediapipe"].remedy
+
+
 def test_an_import_that_lacks_libgl_says_how_to_mend_it(monkeypatch):
     def refuse(name, *rest):
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr("builtins.__import__", refuse)
-    finding = doctor.check_import("cv2")
+    finding = doctor.check_opencv()
     assert finding.status == "fail" and "headless" in finding.remedy
 
 
