@@ -38,14 +38,15 @@ keys of the JSON file:
   load_ms        time to load the engine
   engine, backend, fingerprint, streams, threads, frames, seconds, resident_mb, machine {cpu, cores, ...}
 
---threads T keeps the process on T processors and tells the numeric libraries so. The first 20 steps are not
-counted. Speech is the sample that ships with the engine, each stream at its own place in it.
+--threads T keeps the process on T processors and tells the engine so; without it the engine takes what it takes
+in the server, which leaves a core to encoding. The first 20 steps are not counted. Speech is the sample that
+ships with the engine, each stream at its own place in it.
 """
 
 
 def limit_threads(threads: int) -> None:
     """Keep this process on ``threads`` processors; call before an engine is made."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in ("VISAVIS_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     if hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
@@ -162,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
     parser.add_argument("--streams", type=positive_int, default=1, metavar="N", help="streams per step (default: 1)")
-    parser.add_argument("--threads", type=positive_int, metavar="T", help="processors to use (default: all)")
+    parser.add_argument("--threads", type=positive_int, metavar="T", help="processors to use (default: as the server)")
     parser.add_argument(
         "--portrait", type=Path, default=DEFAULT_PORTRAIT, metavar="F", help="default: the built-in one"
     )

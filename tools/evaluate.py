@@ -14,6 +14,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from tqdm import tqdm
 
 from engine.api import Engine, StepRow, StreamOptions
 from engine.errors import VisavisError
-from engine.landmarks import FaceMesh, alignment
+from engine.image import sample
+from engine.landmarks import CROP_SIZE, FaceMesh
+from engine.portrait import read_portrait
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools import lip_figures
 from tools.clip import ClipUnreadable, encode_png, find_clips, read_frames, read_samples
@@ -52,11 +55,14 @@ figures, per clip and in mean (null where there is none, e.g. no face on the ren
 
 Landmarks are MediaPipe's 478, found again on every frame; each frame is first moved rigidly, with scale, onto
 the clip's first real frame over points that speech does not move. Real frames are cropped by their clip's
-first frame, as enrolment crops it. Figures of lips and face are over frames with a face on both sides.
+first frame, as enrolment crops it. The landmark tracker sees the first frame five times before it counts, so
+that the still anchor is what a held picture would measure. Figures of lips and face are over frames with a face
+on both sides.
 
 exit status: 0 when at least one clip was measured, 1 when none could be, 2 for wrong arguments.
 """
 
+SETTLE_FRAMES = 5  # the tracker's first fit, from the detector's box, is some tenths of a pixel off
 COLUMNS = ["mouth_corr", "lag_frames", "m_lmd", "f_lmd", "ssim", "psnr", "opening_std_ratio", "faces_found", "frames"]
 
 
@@ -68,28 +74,22 @@ class Pair:
     real: np.ndarray
 
 
-def crop_frames(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A clip's first picture as it is, and all of its pictures in the first one's aligned crop.
+def crop_frames(path: Path, size: int) -> tuple[bytes, np.ndarray]:
+    """A clip's first picture as PNG, and all of its pictures in the crop that enrolment makes of the first.
+
+    Returns:
+        the portrait, and uint8 [N, size, size, 3].
 
     Raises:
-        ClipUnreadable: also when the first picture shows no face.
+        ClipUnreadable: it cannot be read.
+        PortraitError: its first picture cannot become an avatar.
     """
     pictures = read_frames(path)
     first = next(pictures)
-    mesh = FaceMesh()
-    faces = mesh.find(first)
-    mesh.close()
-    if not faces:
-        raise ClipUnreadable(f"{path.name}: no face on the first picture; cut the clip to begin with one")
-    matrix = alignment(faces[0], size=size).astype(np.float64)
-    shrinks = float(np.linalg.norm(matrix[:, 0])) < 1
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV counts from pixel centres, we from their corners
-
-    def crop(picture: np.ndarray) -> np.ndarray:
-        flags = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        return cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-    return first, np.stack([crop(first), *map(crop, pictures)])
+    png = encode_png(first)
+    portrait = read_portrait(png)
+    crop_from_photo = cv2.invertAffineTransform(portrait.photo_from_crop.astype(np.float64)) * size / CROP_SIZE
+    return png, np.stack([sample(picture, crop_from_photo, size) for picture in chain([first], pictures)])
 
 
 def render_frames(engine: Engine, portrait: bytes, samples: np.ndarray, count: int) -> np.ndarray:
@@ -110,6 +110,8 @@ def render_frames(engine: Engine, portrait: bytes, samples: np.ndarray, count: i
 def find_landmarks(frames: np.ndarray) -> np.ndarray:
     """Landmarks in crop coordinates, float32 [N, 478, 3]; all NaN where no face is found."""
     mesh = FaceMesh(video=True)
+    for _ in range(SETTLE_FRAMES):
+        mesh.find(frames[0])
     landmarks = np.full((len(frames), 478, 3), np.nan, np.float32)
     for index, frame in enumerate(frames):
         for face in mesh.find(frame)[:1]:
@@ -167,9 +169,9 @@ def evaluate_clip(engine: Engine, path: Path, sheets: Path | None) -> dict[str, 
     Raises:
         VisavisError: the clip cannot be read or its first picture not enrolled.
     """
-    first, real = crop_frames(path, engine.spec.frame_size)
+    png, real = crop_frames(path, engine.spec.frame_size)
     samples = read_samples(path, len(real) * engine.spec.hop_samples)
-    rendered = render_frames(engine, encode_png(first), samples, len(real))
+    rendered = render_frames(engine, png, samples, len(real))
     pair = Pair(rendered=rendered, real=real)
     if sheets is not None:
         Image.fromarray(draw_sheet(pair)).save(sheets / f"{path.stem}.png")
@@ -192,7 +194,7 @@ _engine: Engine | None = None  # of a worker process
 def _start_worker(name: str, threads: int) -> None:
     global _engine
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MediaPipe's notices, which no setting silences; errors are returned
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch or OpenVINO starts its pool
+    os.environ["VISAVIS_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)  # before an engine starts its pool
     cv2.setNumThreads(threads)
     _engine = create_engine(name)
 
