@@ -7,6 +7,7 @@ look, not the second), and its face mesh fits the landmarks. The models are made
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +57,8 @@ class FaceFinder:
         # Short range knows faces that fill the picture, full range those across a room.
         self._detectors: list[Any] = [FaceDetection(model_selection=i, min_detection_confidence=0.5) for i in (0, 1)]
         self._mesh = FaceMesh(min_confidence=0.3)
-
-    def close(self) -> None:
-        for detector in self._detectors:
-            detector.close()
-        self._mesh.close()
+        # MediaPipe's models keep their threads and 20 MB each for ever unless they are closed.
+        self.close = weakref.finalize(self, _close_all, [*self._detectors, self._mesh])
 
     def find_one(self, image: np.ndarray) -> np.ndarray:
         """Landmarks of the one face in a picture.
@@ -207,8 +205,13 @@ def parts_outside(landmarks: np.ndarray, image: np.ndarray) -> dict[str, float]:
     return {edge: float(pixels) / size for edge, pixels in beyond.items()}
 
 
+def _close_all(models: list[Any]) -> None:
+    for model in models:
+        model.close()
+
+
 def thread_finder() -> FaceFinder:
-    """This thread's finder, made on first use (it is slow to make); it goes with the thread."""
+    """This thread's finder, made on first use (it is slow to make); it is closed when the thread ends."""
     finder = getattr(_of_thread, "finder", None)
     if finder is None:
         finder = _of_thread.finder = FaceFinder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import cv2
@@ -30,7 +31,7 @@ def person_matte(wide: np.ndarray, crop: np.ndarray, crop_from_wide: np.ndarray)
         uint8 [S, S], 255 is person.
     """
     size = crop.shape[0]
-    coarse = _segmenter().process(np.ascontiguousarray(wide)).segmentation_mask.astype(np.float32)
+    coarse = _thread_segmenter().find(wide)
     matrix = crop_from_wide.astype(np.float64)
     matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     coarse = cv2.warpAffine(coarse, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
@@ -68,14 +69,26 @@ def _guided(guide: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
     return mean(slope) * guide + mean(mean_mask - slope * mean_guide)
 
 
+class _Segmenter:
+    """MediaPipe's selfie segmentation, closed when nobody refers to it any more; one per thread."""
+
+    def __init__(self) -> None:
+        from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
+
+        self._model: Any = SelfieSegmentation(model_selection=0)
+        self.close = weakref.finalize(self, self._model.close)
+
+    def find(self, image: np.ndarray) -> np.ndarray:
+        """Likelihood of a person, float32 [H, W], in a picture uint8 [H, W, 3] RGB."""
+        return self._model.process(np.ascontiguousarray(image)).segmentation_mask.astype(np.float32)
+
+
 _of_thread = threading.local()
 
 
-def _segmenter() -> Any:
-    """This thread's model, made on first use; it goes with the thread."""
-    model = getattr(_of_thread, "model", None)
-    if model is None:
-        from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
-
-        model = _of_thread.model = SelfieSegmentation(model_selection=0)
-    return model
+def _thread_segmenter() -> _Segmenter:
+    """This thread's model, made on first use and closed when the thread ends."""
+    segmenter = getattr(_of_thread, "segmenter", None)
+    if segmenter is None:
+        segmenter = _of_thread.segmenter = _Segmenter()
+    return segmenter

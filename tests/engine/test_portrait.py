@@ -406,6 +406,23 @@ def test_each_thread_has_its_own_models():
     assert finders[0] is finders[1] is not finders[2]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux counts a process's threads so")
+def test_models_end_with_their_thread():
+    def enrol_in_a_thread() -> None:
+        thread = threading.Thread(target=read_portrait, args=(encode(face()),))
+        thread.start()
+        thread.join()
+
+    def native_threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    enrol_in_a_thread()
+    before = native_threads()
+    for _ in range(3):
+        enrol_in_a_thread()
+    assert native_threads() <= before
+
+
 # Pictures kept beside the project
 
 
