@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from engine.cache import AvatarStore
-from engine.errors import FileError, VisavisError
+from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools.data_folder import default_data_folder
 from tools.files import read_bytes
@@ -36,12 +36,9 @@ def enrol(picture: bytes, *, folder: Path, engine_name: str, keep_days: float) -
         the new avatar's id.
 
     Raises:
-        FileError, PortraitError, AvatarError, CheckpointError, EngineUnavailable: as they say.
+        PortraitError, AvatarError, CheckpointError, EngineUnavailable: as they say.
     """
-    try:
-        store = AvatarStore(folder)
-    except OSError as error:
-        raise FileError(f"cannot make the data folder {str(folder)!r}: {error.strerror or error}") from error
+    store = AvatarStore(folder)
     engine = create_engine(engine_name)
     try:
         avatar = engine.enrol(picture)

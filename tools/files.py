@@ -37,6 +37,22 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise FileError(f"cannot read the {what} {str(path)!r}: {_reason(error)}") from error
 
 
+def check_writable(path: Path, what: str) -> None:
+    """See that a file could be made at ``path``, before the work that fills it.
+
+    Raises:
+        FileError: as ``replacing``.
+    """
+    if path.is_dir():
+        raise FileError(f"cannot write the {what} {str(path)!r}: it is a folder, give a file name")
+    temporary = _beside(path)
+    try:
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot write the {what} {str(path)!r}: {_reason(error)}") from error
+
+
 @contextmanager
 def replacing(path: Path, what: str) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends well.
@@ -47,9 +63,8 @@ def replacing(path: Path, what: str) -> Iterator[Path]:
     Raises:
         FileError: the folder is missing or may not be written, the disk is full, or ``path`` is a folder.
     """
-    if path.is_dir():
-        raise FileError(f"cannot write the {what} {str(path)!r}: it is a folder, give a file name")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    check_writable(path, what)
+    temporary = _beside(path)
     try:
         temporary.touch(exist_ok=False)
         try:
@@ -57,10 +72,12 @@ def replacing(path: Path, what: str) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) or "null byte" in str(error):
-            raise FileError(f"cannot write the {what} {str(path)!r}: {_reason(error)}") from error
-        raise
+    except OSError as error:
+        raise FileError(f"cannot write the {what} {str(path)!r}: {_reason(error)}") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ from engine.cache import DEFAULT_AVATAR_ID, DEFAULT_PORTRAIT
 from engine.errors import EngineUnavailable, FileError
 from engine.mark import stamp
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
-from tools.files import read_bytes, replacing
+from tools.files import check_writable, read_bytes, replacing
 from tools.paste_back import PasteBack
 from tools.sound_file import MonoStream, SoundBlock, SoundFile
 from tools.video_file import new_mp4
@@ -205,6 +205,7 @@ def _check_paths(job: RenderJob) -> bytes:
     for source in (portrait, job.audio):
         if job.out.exists() and source.exists() and job.out.samefile(source):
             raise FileError(f"the video would replace its own source {str(source)!r}: choose another name")
+    check_writable(job.out, "video")
     return picture
 
 

@@ -68,4 +68,5 @@ def test_a_picture_that_is_refused_is_not_kept(portrait, capsys):
 
 def test_a_data_folder_that_cannot_be_made_is_told(portrait, capsys):
     assert enrol(portrait, "--consent", "--data", str(portrait / "inside-a-file")) == 2
-    assert "cannot make the data folder" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "inside-a-file" in err and err.count("\n") == 1
