@@ -74,7 +74,7 @@ class Renderer(nn.Module):
         return total
 
     def ray_points(self, depth: Tensor, pose: Pose) -> Tensor:
-        """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target space."""
+        """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target."""
         batch, n = len(depth), self.rays
         centre = depth.new_tensor([[0.0, self.top]]).expand(batch, -1)
         xy = box_grid(centre, self.half, n)  # [B, n, n, 2]
