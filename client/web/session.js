@@ -6,7 +6,7 @@ import { deleteSession, isServerThere, postSession, socketUrl } from "./api.js";
 import { LipSync } from "./lip_sync.js";
 import { Problem } from "./problems.js";
 
-const CONNECT_TIMEOUT_MS = 20_000; // ICE that has found no way by then will not find one
+const CONNECT_TIMEOUT_MS = 15_000; // ICE that has found no way by then will not find one
 const INTERRUPTION_MS = 8_000; // a Wi-Fi hand-over takes a few seconds; more is a failure
 const PING_EVERY_MS = 2_000;
 const CLOSE_UNAUTHORIZED = 4401;
@@ -139,7 +139,8 @@ export class Session extends EventTarget {
     else if (message.type === "pong") this.#emit("ping", performance.now() - message.t);
     else if (message.type === "error") this.#emit("notice", new Problem(message.code, { message: message.message }));
     else if (message.type === "status" && message.state === "ended") {
-      this.#fail(new Problem("session_ended", { message: message.reason }));
+      const code = this.state === "connecting" ? "ice_failed" : "session_ended";
+      this.#fail(new Problem(code, { message: message.reason }));
     }
   }
 

@@ -17,6 +17,7 @@ async ({ seconds, controlDelayS }) => {
   const delayed = delaySound(context, sound, controlDelayS);
   const stopAt = performance.now() + seconds * 1000;
 
+  const counts = [await countFrames()];
   const shown = []; // [RTP time in ms, display time in ms]
   const watch = (_now, meta) => {
     shown.push([meta.rtpTimestamp / 90, meta.expectedDisplayTime]);
@@ -29,9 +30,16 @@ async ({ seconds, controlDelayS }) => {
     recordSound(sound),
     recordSound(delayed),
   ]);
+  counts.push(await countFrames());
   const playDelayMs = context.outputLatency * 1000;
   await context.close();
-  return { frames, shown, heard, heardLate, playDelayMs };
+  return { counts, frames, shown, heard, heardLate, playDelayMs };
+
+  async function countFrames() {
+    const report = [...(await window.peers.at(-1).getStats()).values()];
+    const { framesReceived, timestamp } = report.find((s) => s.type === "inbound-rtp" && s.kind === "video");
+    return { frames: framesReceived, atMs: timestamp };
+  }
 
   function delaySound(context, track, delayS) {
     const delay = context.createDelay(1);
@@ -46,7 +54,7 @@ async ({ seconds, controlDelayS }) => {
     while (performance.now() < stopAt) {
       const { value, done } = await reader.read();
       if (done) break;
-      take(value, performance.now());
+      take(value);
       value.close();
     }
     await reader.cancel();
@@ -54,11 +62,11 @@ async ({ seconds, controlDelayS }) => {
 
   async function recordPicture(track) {
     const frames = [];
-    await readUntilEnd(track, (frame, arrivedMs) => {
+    await readUntilEnd(track, (frame) => {
       const canvas = new OffscreenCanvas(frame.displayWidth, frame.displayHeight);
       canvas.getContext("2d").drawImage(frame, 0, 0);
       const jpeg = canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 }).then(toBase64);
-      frames.push({ arrivedMs, rtpMs: frame.metadata().rtpTimestamp / 90, jpeg });
+      frames.push({ rtpMs: frame.metadata().rtpTimestamp / 90, jpeg });
     });
     return Promise.all(frames.map(async (frame) => ({ ...frame, jpeg: await frame.jpeg })));
   }

@@ -14,6 +14,8 @@ from playwright.sync_api import Page
 
 RATE_HZ = 16_000  # all sound is compared at this rate
 GRID_S = 0.005  # the step of the lag search
+MOST_OFFSET_S = 0.5  # the largest lag that is looked for
+WINDOW_S = 3.0
 MOUTH = (slice(150, 230), slice(80, 176))  # rows, columns of an aligned 256x256 frame
 _RECORDER = (Path(__file__).parent / "recorder.js").read_text()
 
@@ -45,28 +47,48 @@ class Recording:
 
     frames: list[np.ndarray]  # uint8 [H, W, 3] RGB
     shown_s: np.ndarray  # float64 [frames], when each is displayed
+    frames_per_second: float  # that came
     heard: Sound
     heard_late: Sound  # the same behind a known delay; the control of the measure
 
-    @property
-    def frames_per_second(self) -> float:
-        """From the first to the last frame that came."""
-        return (len(self.shown_s) - 1) / (self.shown_s[-1] - self.shown_s[0])
+
+def watch_peers(page: Page) -> None:
+    """Let the recorder reach the page's peer connections; before the page is opened."""
+    page.add_init_script(
+        "window.peers = []; window.RTCPeerConnection = class extends RTCPeerConnection {"
+        " constructor(...given) { super(...given); window.peers.push(this); } };"
+    )
 
 
 def record_call(page: Page, *, seconds: float, control_delay_s: float) -> Recording:
-    """Record what ``#video`` of the page receives."""
+    """Record what ``#video`` of a page with ``watch_peers`` receives."""
     raw = page.evaluate(_RECORDER, {"seconds": seconds, "controlDelayS": control_delay_s})
-    shown = np.array(raw["shown"])
-    shown_minus_rtp_ms = np.median(shown[:, 1] - shown[:, 0])
     rtp_ms = np.array([f["rtpMs"] for f in raw["frames"]])
+    before, after = raw["counts"]
     play_delay_s = raw["playDelayMs"] / 1000
     return Recording(
         frames=[np.asarray(Image.open(io.BytesIO(base64.b64decode(f["jpeg"])))) for f in raw["frames"]],
-        shown_s=(rtp_ms + shown_minus_rtp_ms) / 1000,
+        frames_per_second=(after["frames"] - before["frames"]) / (after["atMs"] - before["atMs"]) * 1000,
+        shown_s=_display_times(rtp_ms, np.array(raw["shown"])) / 1000,
         heard=_join(raw["heard"], play_delay_s),
         heard_late=_join(raw["heardLate"], play_delay_s),
     )
+
+
+def _display_times(rtp_ms: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """When each frame is displayed, in ms.
+
+    Display times jump by the screen's 16 ms, and the browser now and then misses a frame; the difference to
+    the frame's RTP time, a median over a second, has neither fault, and follows a buffer that grows.
+
+    Args:
+        rtp_ms: float64 [n], RTP times of all frames.
+        shown: float64 [m, 2], RTP and display time of those that were seen to be displayed.
+    """
+    difference_ms = shown[:, 1] - shown[:, 0]
+    padded = np.pad(difference_ms, 12, mode="edge")
+    smooth_ms = np.median(np.lib.stride_tricks.sliding_window_view(padded, 25), axis=1)
+    return rtp_ms + np.interp(rtp_ms, shown[:, 0], smooth_ms)
 
 
 def _join(blocks: list[dict[str, Any]], play_delay_s: float) -> Sound:
@@ -91,44 +113,72 @@ class Match:
     correlation: float  # in [-1, 1]
 
 
-def find_sent(sent: np.ndarray, heard: Sound) -> tuple[Match, Sound]:
-    """Find a repeated wav in what was heard.
+def find_sent(sent: np.ndarray, heard: Sound) -> tuple[float, Sound]:
+    """Find a repeated wav in what was heard, second by second.
+
+    Second by second, because a browser stretches sound by some milliseconds to ride out jitter.
 
     Args:
         sent: float32 [n] at RATE_HZ, played over and over.
-        heard: at least as long as ``sent``.
+        heard: any length.
 
     Returns:
-        how well they match, and the sent sound laid on the page's clock.
+        the median correlation over the seconds that are not silent, in [0, 1], and the sent sound as it
+        lies on the page's clock.
     """
-    n = len(heard.samples)
-    period = len(sent)
-    tiled = np.resize(sent, n + period)
-    size = 1 << (2 * n + period - 1).bit_length()
-    spectrum = np.fft.rfft(tiled, size) * np.conj(np.fft.rfft(heard.samples, size))
-    scores = np.fft.irfft(spectrum, size)[:period]  # tiled[shift:] against heard
+    placed = np.zeros_like(heard.samples)
+    correlations = []
+    for start in range(0, len(placed) - RATE_HZ + 1, RATE_HZ):
+        second = slice(start, start + RATE_HZ)
+        if np.sqrt(np.mean(np.square(heard.samples[second]))) < 0.01:
+            continue  # the pause; sent as silence
+        correlation, placed[second] = _find_in_loop(sent, heard.samples[second])
+        correlations.append(correlation)
+    return float(np.median(correlations)), Sound(start_s=heard.start_s, samples=placed)
+
+
+def _find_in_loop(loop: np.ndarray, piece: np.ndarray) -> tuple[float, np.ndarray]:
+    """Where ``piece`` fits best in the endless ``loop``: normalised correlation, and the loop's sound there."""
+    n = len(piece)
+    tiled = np.resize(loop, len(loop) + n)
+    size = 1 << (len(tiled) + n).bit_length()
+    products = np.fft.irfft(np.fft.rfft(tiled, size) * np.conj(np.fft.rfft(piece, size)), size)[: len(loop)]
+    energy = np.concatenate([[0.0], np.cumsum(np.square(tiled, dtype=np.float64))])
+    norms = np.sqrt((energy[n:] - energy[:-n])[: len(loop)]) * np.linalg.norm(piece)
+    scores = products / np.maximum(norms, 1e-3 * norms.max())
     shift = int(np.argmax(scores))
-    placed = tiled[shift : shift + n]
-    norm = np.linalg.norm(placed) * np.linalg.norm(heard.samples)
-    correlation = float(scores[shift] / max(norm, 1e-12))
-    return Match(lag_s=shift / RATE_HZ, correlation=correlation), Sound(start_s=heard.start_s, samples=placed)
+    return float(scores[shift]), tiled[shift : shift + n]
 
 
-def find_offset(shown_s: np.ndarray, opening: np.ndarray, sound: Sound, *, most_s: float = 0.5) -> Match:
+def find_offset(shown_s: np.ndarray, opening: np.ndarray, sound: Sound) -> Match:
     """How much later the picture comes than the sound (lag_s; negative: earlier).
+
+    The median over windows of some seconds: a browser that stumbles for a moment (another program takes
+    the processor) is out of step until it has caught up, which says nothing about the sender.
 
     Args:
         shown_s: float64 [n], display times.
         opening: float64 [n], brightness of the mouth or distance of the lips.
         sound: heard in the same stretch.
-        most_s: largest offset that is looked for.
     """
-    first, last = max(shown_s[0], sound.start_s) + most_s, min(shown_s[-1], sound.end_s) - most_s
-    times_s = np.arange(first, last, GRID_S)
+    first, last = max(shown_s[0], sound.start_s) + MOST_OFFSET_S, min(shown_s[-1], sound.end_s) - MOST_OFFSET_S
+    starts_s = np.arange(first, last - WINDOW_S, WINDOW_S / 2)
+    found = [_find_offset_in(np.arange(s, s + WINDOW_S, GRID_S), shown_s, opening, sound) for s in starts_s]
+    spoken = [match for match in found if match is not None]
+    assert spoken, "nothing was spoken in the recording"
+    return Match(
+        lag_s=float(np.median([match.lag_s for match in spoken])),
+        correlation=float(np.median([match.correlation for match in spoken])),
+    )
+
+
+def _find_offset_in(times_s: np.ndarray, shown_s: np.ndarray, opening: np.ndarray, sound: Sound) -> Match | None:
     envelope = sound.envelope(times_s)
-    # A frame stands from its time until the next one's; its value holds at its own instant.
-    lags_s = np.arange(-most_s, most_s + GRID_S / 2, GRID_S)
-    scores = [np.corrcoef(envelope, np.interp(times_s + lag, shown_s, opening))[0, 1] for lag in lags_s]
+    if (envelope > 0.2).mean() < 0.5:
+        return None  # mostly pause
+    lags_s = np.arange(-MOST_OFFSET_S, MOST_OFFSET_S + GRID_S / 2, GRID_S)
+    moved = [np.interp(times_s + lag, shown_s, opening) for lag in lags_s]
+    scores = [np.corrcoef(envelope, m)[0, 1] if np.ptp(m) > 0 else -1.0 for m in moved]
     best = int(np.argmax(scores))
     return Match(lag_s=float(lags_s[best]), correlation=float(scores[best]))
 
