@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import FileError
+
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 
 
 def check_readable(path: Path, what: str) -> None:
@@ -73,6 +76,8 @@ def replacing(path: Path, what: str) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno not in _DISK_TROUBLE and error.filename not in (str(temporary), str(path)):
+            raise  # the block's own, not about this file
         raise FileError(f"cannot write the {what} {str(path)!r}: {_reason(error)}") from error
 
 
