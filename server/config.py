@@ -46,7 +46,7 @@ class ServerConfig:
     port: int = 8000
     engine: str = DEFAULT_ENGINE
     data_folder: Path | None = None  # None: avatars live in memory only
-    max_sessions: int | None = None  # None: as many as the engine takes in one step
+    max_sessions: int | None = None  # None: as many as this machine draws in time, measured at the start
     api_key: str | None = None
     marked: bool = True  # stamp the visible mark on every frame
     ice_servers: tuple[str, ...] = ()  # stun: or turn: URLs that both ends use

@@ -30,7 +30,9 @@ from server.errors import EngineFailed, NotReady
 log = logging.getLogger(__name__)
 
 INBOX_HOPS = 25  # one second of unheard sound per stream; beyond it the oldest is dropped
-WARM_STEPS = 3
+WARM_STEPS = 4  # of each size
+STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last
+LOAD = 0.75  # of the engine's time that sessions may fill, where the operator set no number
 ENROL_NICENESS = 10
 T = TypeVar("T")
 
@@ -74,20 +76,29 @@ class EngineWorker:
     Args:
         make_engine: makes the engine; called on the worker's thread, and once more if portraits are
             enrolled while sessions are live.
-        slots: most streams at a time; None: the engine's ``max_batch``.
+        slots: most streams at a time; None: as many as the engine draws in time, measured in ``warm_up``.
         marked: stamp the visible mark on every frame.
         loop: where frames are delivered.
+        now: wall time in seconds, monotonic; the same that ``due_s`` of the streams means.
     """
 
     def __init__(
-        self, make_engine: Callable[[], Engine], *, slots: int | None, marked: bool, loop: asyncio.AbstractEventLoop
+        self,
+        make_engine: Callable[[], Engine],
+        *,
+        slots: int | None,
+        marked: bool,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.trace = Trace()
         self.loaded: Future[EngineSpec] = Future()
         self._make_engine = make_engine
-        self._slots = slots
+        self._wanted_slots = slots
+        self._slots = 0
         self._marked = marked
         self._loop = loop
+        self._now = now
         self._engine: Engine | None = None
         self._state: StreamState | None = None
         self._streams: dict[int, Stream] = {}
@@ -95,7 +106,7 @@ class EngineWorker:
         self._jobs: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._closing = False
         self._changed = threading.Condition()
-        self._step_s = 0.0  # running average
+        self._row_s = 0.0  # time to draw one row, running average
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
         self._enrol_lane: ThreadPoolExecutor | None = None
         self._enrol_engine: Engine | None = None
@@ -121,8 +132,8 @@ class EngineWorker:
 
     @property
     def slots(self) -> int:
-        """Most streams at a time; 0 until it is known."""
-        return self._slots or 0
+        """Most streams at a time; 0 until the engine is loaded."""
+        return self._slots
 
     def add(
         self,
@@ -144,7 +155,7 @@ class EngineWorker:
         """Let ``stream`` hear hop ``hop``, float32 [640]; hops come in order. Never blocks."""
         with self._changed:
             if not stream.removed:
-                stream.inbox.append((hop, samples, time.monotonic()))
+                stream.inbox.append((hop, samples, self._now()))
                 self._changed.notify()
 
     def set_options(self, stream: Stream, options: StreamOptions) -> None:
@@ -199,7 +210,7 @@ class EngineWorker:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            slots = self._slots or engine.spec.max_batch
+            slots = self._wanted_slots or engine.spec.max_batch
             self._state = engine.init_state(slots)
         except Exception as error:
             log.exception("the engine could not be loaded")
@@ -237,10 +248,10 @@ class EngineWorker:
             ]
             turns = plan_step(
                 waiting,
-                now_s=time.monotonic(),
-                step_s=self._step_s,
+                now_s=self._now(),
+                step_s=self._row_s,
                 hop_s=1 / spec.fps,
-                max_batch=spec.max_batch,
+                max_batch=min(spec.max_batch, max(1, int(STEP_BUDGET_S / max(1e-6, self._row_s)))),
             )
             taken = [self._take(turn) for turn in turns]
         if taken:
@@ -257,7 +268,7 @@ class EngineWorker:
 
     def _step(self, engine: Engine, taken: Sequence[_Taken]) -> None:
         assert self._state is not None
-        begun_s = time.monotonic()
+        begun_s = self._now()
         try:
             for one in taken:
                 if one.reset:
@@ -269,7 +280,7 @@ class EngineWorker:
             return
         for stage, ms in engine.stage_ms.items():
             self.trace.add(f"step.{stage}", ms)
-        self._step_s += 0.1 * (time.monotonic() - begun_s - self._step_s)
+        self._row_s += 0.1 * ((self._now() - begun_s) / len(taken) - self._row_s)
         for one, frame in zip(taken, frames, strict=True):
             self._hand_back(engine.spec.frame_after(one.hops), one, frame)
 
@@ -290,7 +301,7 @@ class EngineWorker:
         if self._marked:
             with self.trace.span("mark"):
                 frame = stamp(frame)
-        latency_ms = (time.monotonic() - one.came_s) * 1000
+        latency_ms = (self._now() - one.came_s) * 1000
         self.trace.add("hop_to_frame", latency_ms)
         self._call(self._deliver, one.stream, index, frame, latency_ms)
 
@@ -305,19 +316,32 @@ class EngineWorker:
             log.debug("a frame came after the end")
 
     def warm_up(self, avatar: Avatar) -> Future[None]:
-        """Step a few times before anybody waits: first steps allocate and compile."""
+        """Step a few times before anybody waits: first steps allocate and compile. Measures how many fit."""
 
-        def step(engine: Engine) -> None:
+        def warm(engine: Engine) -> None:
             if self._streams or self._state is None:
                 return  # somebody is live already; nothing is left to warm
-            self._state.reset(0, StreamOptions())
             silence = np.zeros(engine.spec.hop_samples, np.float32)
-            for _ in range(WARM_STEPS):
-                begun_s = time.monotonic()
-                engine.step([StepRow(slot=0, avatar=avatar, samples=silence)], self._state)
-                self._step_s = time.monotonic() - begun_s
+            row_s = []
+            for count in sorted({1, min(4, engine.spec.max_batch, self._slots)}):
+                rows = [StepRow(slot=slot, avatar=avatar, samples=silence) for slot in range(count)]
+                for row in rows:
+                    self._state.reset(row.slot, StreamOptions())
+                for _ in range(WARM_STEPS):
+                    begun_s = self._now()
+                    engine.step(rows, self._state)
+                    row_s.append((self._now() - begun_s) / count)
+            self._row_s = max(1e-6, min(row_s))
+            if self._wanted_slots is None:
+                self._limit_slots(int(LOAD / engine.spec.fps / self._row_s))
 
-        return self.run(step)
+        return self.run(warm)
+
+    def _limit_slots(self, fit: int) -> None:
+        with self._changed:
+            self._slots = max(1, min(self._slots, fit))
+            self._free = [slot for slot in self._free if slot < self._slots]
+        log.info("one frame takes %.1f ms: room for %d sessions", self._row_s * 1000, self._slots)
 
     def _own_enrol_engine(self) -> Engine:
         if self._enrol_engine is None:

@@ -150,7 +150,7 @@ class Decimator:
         n = np.arange(self.TAPS) - self.TAPS // 2
         kernel = np.sinc(2 * self.CUTOFF_HZ / SOUND_RATE_HZ * n) * np.blackman(self.TAPS)
         self._kernel = (kernel / kernel.sum()).astype(np.float32)
-        self._tail = np.zeros(self.TAPS - 1, np.float32)
+        self._tail: np.ndarray = np.zeros(self.TAPS - 1, np.float32)
 
     def decimate(self, samples: np.ndarray) -> np.ndarray:
         """int16 [3 n] -> float32 [n] in [-1, 1]."""

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names())
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep avatars here; otherwise only in memory")
-    parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time")
+    parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time; default: measured")
     parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
     parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
     parser.add_argument(

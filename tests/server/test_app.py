@@ -10,7 +10,7 @@ from engine.fake import FakeEngine
 async def test_info_says_what_runs(server) -> None:
     info = (await server.http.get("/v1/info")).json()
     assert info["engine"] == "fake" and info["fps"] == 25 and info["frame_size"] == 256
-    assert info["lookahead_ms"] == 120 and info["max_sessions"] == 16 and info["sessions"] == 0
+    assert info["lookahead_ms"] == 120 and 1 <= info["max_sessions"] <= 16 and info["sessions"] == 0
     assert info["mark"] is True and info["ice_servers"] == []
 
 

@@ -31,8 +31,10 @@ REAL = pytest.param(
 class Harness:
     """A worker and what it hands back."""
 
-    def __init__(self, make_engine: Callable[[], Engine] = FakeEngine, *, slots: int = 4, marked: bool = False) -> None:
-        self.worker = EngineWorker(make_engine, slots=slots, marked=marked, loop=asyncio.get_running_loop())
+    def __init__(self, make_engine: Callable[[], Engine] = FakeEngine, *, slots: int | None = 4, **fields: Any) -> None:
+        self.worker = EngineWorker(
+            make_engine, slots=slots, loop=asyncio.get_running_loop(), **{"marked": False, **fields}
+        )
         self.worker.start()
 
     async def loaded(self) -> Harness:
@@ -212,6 +214,23 @@ async def test_an_enrolment_does_not_hold_up_a_live_session(harness: Make) -> No
     assert not enrolling.done()
     gate.set()
     assert (await enrolling).crop[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize(("step_s", "slots", "room"), [(0.5, None, 1), (0.0, None, 16), (0.5, 3, 3)])
+async def test_there_is_room_for_as_many_as_can_be_drawn_in_time(
+    harness: Make, step_s: float, slots: int | None, room: int
+) -> None:
+    now_s = 0.0
+
+    class Timed(FakeEngine):
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            nonlocal now_s
+            now_s += step_s * len(rows)
+            return super().step(rows, state)
+
+    one = await harness(Timed, slots=slots, now=lambda: now_s)
+    await asyncio.wrap_future(one.worker.warm_up(avatar_of(0)))
+    assert one.worker.slots == room
 
 
 async def test_an_engine_that_cannot_load_says_why() -> None:
