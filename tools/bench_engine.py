@@ -26,7 +26,7 @@ from tools.report import describe_machine, format_table, percentiles, positive_i
 from tools.sound_file import read_mono
 
 SAMPLE_SPEECH = DEFAULT_PORTRAIT.with_name("sample_speech.wav")
-WARM_STEPS = 20
+WARM_STEPS, LEAST_WARM_STEPS, WARM_S = 20, 3, 5.0  # a slow engine is not warmed up for minutes
 EPILOG = """\
 keys of the JSON file:
   fps            frames of all streams together per second of wall time, over --seconds
@@ -39,8 +39,8 @@ keys of the JSON file:
   engine, backend, fingerprint, streams, threads, frames, seconds, resident_mb, machine {cpu, cores, ...}
 
 --threads T keeps the process on T processors and tells the engine so; without it the engine takes what it takes
-in the server, which leaves a core to encoding. The first 20 steps are not counted. Speech is the sample that
-ships with the engine, each stream at its own place in it.
+in the server, which leaves a core to encoding. The first 20 steps (fewer of a slow engine) are not counted.
+Speech is the sample that ships with the engine, each stream at its own place in it.
 """
 
 
@@ -73,17 +73,17 @@ def run_steps(engine: Engine, avatar: Avatar, speech: np.ndarray, *, streams: in
     step_ms: list[float] = []
     stages_ms: dict[str, list[float]] = {}
     begun_s = end_s = time.perf_counter()
-    step = 0
-    while step <= WARM_STEPS or end_s - begun_s < seconds:
-        if step == WARM_STEPS:
-            begun_s = time.perf_counter()
+    step, warm = 0, False
+    while not step_ms or end_s - begun_s < seconds:
+        if not warm and (step >= WARM_STEPS or step >= LEAST_WARM_STEPS and end_s - begun_s > WARM_S):
+            warm, begun_s = True, time.perf_counter()
         heard = hops[(offsets + step) % len(hops)]
         rows = [StepRow(slot=slot, avatar=avatar, samples=heard[slot]) for slot in range(streams)]
         before_s = time.perf_counter()
         frames = engine.step(rows, state)
         end_s = time.perf_counter()
         assert frames.shape[0] == streams
-        if step >= WARM_STEPS:
+        if warm:
             step_ms.append((end_s - before_s) * 1000)
             for stage, ms in engine.stage_ms.items():
                 stages_ms.setdefault(stage, []).append(ms)
