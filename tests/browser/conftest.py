@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.recording import RATE_HZ
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="the package 'playwright' is not installed")
 
 ROOT = Path(__file__).parents[2]
 SPEECH = ROOT / "engine" / "assets" / "sample_speech.wav"
@@ -114,7 +113,7 @@ def _wait_until_ready(server: Server, log_path: Path) -> None:
     raise RuntimeError(f"the server did not become ready; its log ends:\n{log_path.read_text()[-3000:]}")
 
 
-StartBrowser = Callable[[list[str]], "playwright_api.Browser"]
+StartBrowser = Callable[[list[str]], Browser]
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +122,10 @@ def start_browser() -> Iterator[StartBrowser]:
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium is installed (looked for chromium, chromium-browser and google-chrome)")
-    with playwright_api.sync_playwright() as playwright:
-        started: dict[tuple[str, ...], playwright_api.Browser] = {}
+    with sync_playwright() as playwright:
+        started: dict[tuple[str, ...], Browser] = {}
 
-        def start(flags: list[str]) -> playwright_api.Browser:
+        def start(flags: list[str]) -> Browser:
             if tuple(flags) not in started:
                 args = [*FLAGS, *flags]
                 started[tuple(flags)] = playwright.chromium.launch(executable_path=path, args=args)
@@ -166,7 +165,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def add_portrait(page: playwright_api.Page, picture: Path) -> None:
+def add_portrait(page: Page, picture: Path) -> None:
     """Upload a portrait as a user does, and wait until it is chosen."""
     page.get_by_text("Add a portrait").click()
     page.get_by_label("Picture of one face").set_input_files(picture)
