@@ -24,6 +24,7 @@ BLOCK_S = 0.0025  # of a loudness trace
 LONGEST_DELAY_S = 0.7
 STEP_S = 0.001  # of the delays that are tried
 LEAST_FIT = 0.6  # correlation under which a burst counts as not found
+SHOWN_PART = 0.25  # of the way from rest to its farthest: from there on a mouth has visibly begun to move
 MOUTH = (slice(145, 220), slice(76, 180))  # rows, columns of an aligned 256 px frame that hold any mouth
 
 
@@ -144,14 +145,14 @@ def fit_delay(seen: Trace, expected: Trace, *, longest_s: float = LONGEST_DELAY_
 
 
 def find_first_shown(seen: Trace) -> float | None:
-    """Time of the first value half way from rest (their median before it moves) to the highest."""
+    """Time of the first value SHOWN_PART of the way from rest (the lowest tenth) to the highest."""
     if len(seen.values) < 3:
         return None
     rest = float(np.percentile(seen.values, 10))
     high = float(seen.values.max())
     if high - rest < 1e-9:
         return None
-    return float(seen.times_s[np.argmax(seen.values >= rest + 0.5 * (high - rest))])
+    return float(seen.times_s[np.argmax(seen.values >= rest + SHOWN_PART * (high - rest))])
 
 
 def select(trace: Trace, from_s: float, to_s: float) -> Trace:

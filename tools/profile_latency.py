@@ -39,15 +39,15 @@ The mouth is the middle of the frame's lower half; its motion is its mean grey d
 
 keys of the JSON file:
   mouth_to_pixel_ms  {p50, p95, p99} over the bursts found: from a burst's first sample being heard until the first
-                     decoded frame is in hand in which the mouth is half way from rest to its farthest. It holds
-                     everything: packet, network, lookahead, engine, playout, encoding, decoding, the wait for the
-                     next frame (0 to 40 ms), and how quickly this engine's mouth follows. Not in it: sound card
-                     and display.
+                     decoded frame is in hand in which the mouth has visibly begun to move: it is a quarter of
+                     the way from rest to its farthest in this burst. It holds everything: packet, network,
+                     lookahead, engine, playout, encoding, decoding, the wait for the next frame (0 to 40 ms), and
+                     how quickly this engine's mouth follows. Not in it: sound card and display.
   picture_age_ms     {p50, p95, p99}: from an instant at the microphone until the picture of that very instant is
                      in hand: the delay at which the received mouth is most like what the engine draws of the same
                      burst without a network (matched in steps of 1 ms), plus decoding
-  engine_onset_ms    per burst cut: when, without a network, the mouth is half way; negative: before the onset,
-                     since an engine hears ahead
+  engine_onset_ms    per burst cut: when, without a network, the mouth is a quarter of the way; negative: before
+                     the onset, since an engine hears ahead
   sound_age_ms       {p50, p95, p99}: the same for the received sound, matched by its loudness
   av_skew_ms         {p50, p95} of the amount, and signed_p50; positive: the picture is late. Difference of the two
                      ages on arrival of their packets, before any player's buffer. Opus itself delays sound by

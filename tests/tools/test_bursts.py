@@ -57,8 +57,8 @@ def test_what_is_still_or_unlike_is_not_found():
     assert bursts.fit_delay(Trace(times[:4], times[:4]), expected) is None
 
 
-def test_the_first_frame_half_way_up_counts():
-    seen = Trace(np.arange(6) * 0.04, np.array([2.0, 2.1, 5.9, 6.1, 10, 9]))
+def test_the_first_frame_a_quarter_of_the_way_up_counts():
+    seen = Trace(np.arange(6) * 0.04, np.array([2.0, 2.1, 3.9, 4.1, 10, 9]))
     assert bursts.find_first_shown(seen) == pytest.approx(0.12)
     assert bursts.find_first_shown(Trace(np.arange(6.0), np.ones(6))) is None
 
