@@ -332,6 +332,12 @@ class EngineWorker:
                     engine.step(rows, self._state)
                     row_s.append((self._now() - begun_s) / count)
             self._row_s = max(1e-6, min(row_s))
+            if self._row_s > 1 / engine.spec.fps:
+                log.warning(
+                    "a frame takes %.0f ms to draw, too long for %d a second: the picture will lose frames",
+                    self._row_s * 1000,
+                    engine.spec.fps,
+                )
             if self._wanted_slots is None:
                 self._limit_slots(int(LOAD / engine.spec.fps / self._row_s))
 
@@ -341,7 +347,7 @@ class EngineWorker:
         with self._changed:
             self._slots = max(1, min(self._slots, fit))
             self._free = [slot for slot in self._free if slot < self._slots]
-        log.info("one frame takes %.1f ms: room for %d sessions", self._row_s * 1000, self._slots)
+        log.info("a frame takes %.1f ms to draw; sessions at a time: %d", self._row_s * 1000, self._slots)
 
     def _own_enrol_engine(self) -> Engine:
         if self._enrol_engine is None:

@@ -78,3 +78,12 @@ async def test_a_body_that_is_not_an_order_is_refused(server, body: str) -> None
 async def test_a_huge_json_body_is_refused(server) -> None:
     answer = await server.http.post("/v1/sessions", json={"offer": {"type": "offer", "sdp": "v" * 400_000}})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "upload_too_large")
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_leaving_the_mark_out_is_told_to_the_operator_and_to_clients(
+    serve, caplog: pytest.LogCaptureFixture, marked: bool
+) -> None:
+    server = await serve(marked=marked)
+    assert (await server.http.get("/v1/info")).json()["mark"] is marked
+    assert any("no visible mark" in r.message and r.levelname == "WARNING" for r in caplog.records) is not marked
