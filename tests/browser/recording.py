@@ -28,8 +28,9 @@ class Sound:
     samples: np.ndarray  # float32 [n] at RATE_HZ
 
     @property
-    def end_s(self) -> float:
-        return self.start_s + len(self.samples) / RATE_HZ
+    def times_s(self) -> np.ndarray:
+        """float64 [n], of each sample."""
+        return self.start_s + np.arange(len(self.samples)) / RATE_HZ
 
     def envelope(self, times_s: np.ndarray, *, width_s: float = 0.04) -> np.ndarray:
         """Loudness in [0, 1] (60 dB to 1) of the ``width_s`` around each time."""
@@ -113,7 +114,15 @@ class Match:
     correlation: float  # in [-1, 1]
 
 
-def find_sent(sent: np.ndarray, heard: Sound) -> tuple[float, Sound]:
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Where a repeated wav lies in what was heard."""
+
+    correlation: float  # median over the seconds that are not silent, in [0, 1]
+    position: np.ndarray  # int64 [heard samples], index into the wav
+
+
+def find_sent(sent: np.ndarray, heard: Sound) -> Found:
     """Find a repeated wav in what was heard, second by second.
 
     Second by second, because a browser stretches sound by some milliseconds to ride out jitter.
@@ -121,24 +130,24 @@ def find_sent(sent: np.ndarray, heard: Sound) -> tuple[float, Sound]:
     Args:
         sent: float32 [n] at RATE_HZ, played over and over.
         heard: any length.
-
-    Returns:
-        the median correlation over the seconds that are not silent, in [0, 1], and the sent sound as it
-        lies on the page's clock.
     """
-    placed = np.zeros_like(heard.samples)
-    correlations = []
-    for start in range(0, len(placed) - RATE_HZ + 1, RATE_HZ):
-        second = slice(start, start + RATE_HZ)
-        if np.sqrt(np.mean(np.square(heard.samples[second]))) < 0.01:
-            continue  # the pause; sent as silence
-        correlation, placed[second] = _find_in_loop(sent, heard.samples[second])
-        correlations.append(correlation)
-    return float(np.median(correlations)), Sound(start_s=heard.start_s, samples=placed)
+    starts = [start for start in range(0, len(heard.samples) - RATE_HZ + 1, RATE_HZ)]
+    loud = [s for s in starts if np.sqrt(np.mean(np.square(heard.samples[s : s + RATE_HZ]))) > 0.01]
+    matches = {s: _find_in_loop(sent, heard.samples[s : s + RATE_HZ]) for s in loud}
+    assert matches, "nothing but silence was heard"
+    instants = np.arange(len(heard.samples))
+    # A pause fits anywhere: it lies where the nearest second with sound says.
+    nearest = np.array(loud)[np.argmin(np.abs(instants[::1600, None] + 800 - np.array(loud) - RATE_HZ // 2), axis=1)]
+    start = np.repeat(nearest, 1600)[: len(instants)]
+    shift = np.repeat([matches[s][1] for s in nearest], 1600)[: len(instants)]
+    return Found(
+        correlation=float(np.median([correlation for correlation, _ in matches.values()])),
+        position=(shift + instants - start) % len(sent),
+    )
 
 
-def _find_in_loop(loop: np.ndarray, piece: np.ndarray) -> tuple[float, np.ndarray]:
-    """Where ``piece`` fits best in the endless ``loop``: normalised correlation, and the loop's sound there."""
+def _find_in_loop(loop: np.ndarray, piece: np.ndarray) -> tuple[float, int]:
+    """Where ``piece`` fits best in the endless ``loop``: normalised correlation, and index of its start."""
     n = len(piece)
     tiled = np.resize(loop, len(loop) + n)
     size = 1 << (len(tiled) + n).bit_length()
@@ -147,38 +156,46 @@ def _find_in_loop(loop: np.ndarray, piece: np.ndarray) -> tuple[float, np.ndarra
     norms = np.sqrt((energy[n:] - energy[:-n])[: len(loop)]) * np.linalg.norm(piece)
     scores = products / np.maximum(norms, 1e-3 * norms.max())
     shift = int(np.argmax(scores))
-    return float(scores[shift]), tiled[shift : shift + n]
+    return float(scores[shift]), shift
 
 
-def find_offset(shown_s: np.ndarray, opening: np.ndarray, sound: Sound) -> Match:
-    """How much later the picture comes than the sound (lag_s; negative: earlier).
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A quantity over time, both float64 [n]."""
+
+    times_s: np.ndarray
+    values: np.ndarray
+
+    def at(self, times_s: np.ndarray) -> np.ndarray:
+        return np.interp(times_s, self.times_s, self.values)
+
+
+def find_offset(mouth: Trace, reference: Trace) -> Match:
+    """How much later the mouth moves than ``reference`` says (lag_s; negative: earlier).
 
     The median over windows of some seconds: a browser that stumbles for a moment (another program takes
     the processor) is out of step until it has caught up, which says nothing about the sender.
-
-    Args:
-        shown_s: float64 [n], display times.
-        opening: float64 [n], brightness of the mouth or distance of the lips.
-        sound: heard in the same stretch.
     """
-    first, last = max(shown_s[0], sound.start_s) + MOST_OFFSET_S, min(shown_s[-1], sound.end_s) - MOST_OFFSET_S
-    starts_s = np.arange(first, last - WINDOW_S, WINDOW_S / 2)
-    found = [_find_offset_in(np.arange(s, s + WINDOW_S, GRID_S), shown_s, opening, sound) for s in starts_s]
-    spoken = [match for match in found if match is not None]
-    assert spoken, "nothing was spoken in the recording"
+    first = max(mouth.times_s[0], reference.times_s[0]) + MOST_OFFSET_S
+    last = min(mouth.times_s[-1], reference.times_s[-1]) - MOST_OFFSET_S
+    windows = [np.arange(s, s + WINDOW_S, GRID_S) for s in np.arange(first, last - WINDOW_S, WINDOW_S / 2)]
+    movement = np.array([reference.at(times_s).std() for times_s in windows])
+    found = [
+        _find_offset_in(times_s, mouth, reference)
+        for times_s, moves in zip(windows, movement, strict=True)
+        if moves > movement.max() / 2  # not in a pause
+    ]
     return Match(
-        lag_s=float(np.median([match.lag_s for match in spoken])),
-        correlation=float(np.median([match.correlation for match in spoken])),
+        lag_s=float(np.median([match.lag_s for match in found])),
+        correlation=float(np.median([match.correlation for match in found])),
     )
 
 
-def _find_offset_in(times_s: np.ndarray, shown_s: np.ndarray, opening: np.ndarray, sound: Sound) -> Match | None:
-    envelope = sound.envelope(times_s)
-    if (envelope > 0.2).mean() < 0.5:
-        return None  # mostly pause
+def _find_offset_in(times_s: np.ndarray, mouth: Trace, reference: Trace) -> Match:
+    expected = reference.at(times_s)
     lags_s = np.arange(-MOST_OFFSET_S, MOST_OFFSET_S + GRID_S / 2, GRID_S)
-    moved = [np.interp(times_s + lag, shown_s, opening) for lag in lags_s]
-    scores = [np.corrcoef(envelope, m)[0, 1] if np.ptp(m) > 0 else -1.0 for m in moved]
+    moved = [mouth.at(times_s + lag) for lag in lags_s]
+    scores = [np.corrcoef(expected, m)[0, 1] if np.ptp(m) > 0 else -1.0 for m in moved]
     best = int(np.argmax(scores))
     return Match(lag_s=float(lags_s[best]), correlation=float(scores[best]))
 
