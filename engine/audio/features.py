@@ -16,13 +16,14 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 if TYPE_CHECKING:
     from engine.s3dnerf.config import AudioConfig
 
+FIRST_FILTERS = "feature_extractor.conv_layers.0.conv.weight"
+
 
 def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
     return Wav2Vec2Config(
         conv_dim=config.conv_dim,
         conv_kernel=config.conv_kernel,
         conv_stride=config.conv_stride,
-        num_feat_extract_layers=len(config.conv_dim),
         hidden_size=config.hidden,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
@@ -48,7 +49,7 @@ class SpeechFeatures(nn.Module):
         else:
             self.encoder = Wav2Vec2Model(wav2vec2_config(config))
             if config.layer_norm_features:
-                _start_from_bandpass_filters(self.encoder.feature_extractor.conv_layers[0].conv.weight)
+                _start_from_bandpass_filters(self.encoder.get_parameter(FIRST_FILTERS))
 
     def convolve(self, sound: Tensor) -> Tensor:
         """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], T = (samples - 400) // 320 + 1."""

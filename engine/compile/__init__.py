@@ -12,7 +12,7 @@ BACKENDS = ("openvino", "eager")
 Stage = Callable[..., tuple[Tensor, ...]]
 
 
-def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backend: str) -> Stage:
+def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backend: str, key: str) -> Stage:
     """Make a stage fast.
 
     Args:
@@ -20,6 +20,7 @@ def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backen
         stage: in evaluation mode; takes and gives tensors only.
         example: arguments of the shapes that it will always get.
         backend: one of ``BACKENDS``.
+        key: of the weights, for caches.
 
     Returns:
         a function of the same arguments that gives a tuple of float32 tensors, valid until its next call.
@@ -30,7 +31,7 @@ def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backen
     if backend == "openvino":
         from engine.compile.openvino import compile_openvino
 
-        return compile_openvino(name, stage, example)
+        return compile_openvino(name, stage, example, key)
     if backend == "eager":
         from engine.compile.eager import compile_eager
 

@@ -1,9 +1,12 @@
-"""OpenVINO on a CPU: the stage is traced once and compiled for latency on the cores that are there."""
+"""OpenVINO on a CPU: a stage is exported once, kept in a cache, and compiled for latency at each start."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +16,12 @@ from engine.compile import Stage
 from engine.errors import EngineUnavailable
 
 
-def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor]) -> Stage:
+def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key: str) -> Stage:
     """Compile with the shapes of ``example``, in float32.
+
+    Args:
+        name, stage, example: as ``engine.compile.compile_stage``.
+        key: of the weights; exports of other weights are not read.
 
     Raises:
         EngineUnavailable: OpenVINO is missing or cannot compile the stage here.
@@ -23,28 +30,63 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor]) -> 
         import openvino as ov
     except ImportError as error:
         raise EngineUnavailable(f"OpenVINO cannot be imported ({error}); pip install openvino, or use eager") from error
+    version = f"{ov.get_version()}-{torch.__version__}".replace("/", "_")
+    path = cache_folder() / f"{name}-{key}-{version}.xml"
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": engine_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
     try:
-        with torch.inference_mode():
-            program = ov.convert_model(stage, example_input=tuple(example), input=[list(x.shape) for x in example])
-        compiled = ov.Core().compile_model(program, "CPU", options)
-    except Exception as error:  # OpenVINO raises bare RuntimeErrors of many kinds
+        core = ov.Core()
+        program = _read(core, path)
+        if program is None:
+            with torch.no_grad():
+                program = ov.convert_model(torch.export.export(stage, tuple(example)))
+            _write(program, path)
+        compiled = core.compile_model(program, "CPU", options)
+    except Exception as error:  # OpenVINO and torch.export raise errors of many kinds
         raise EngineUnavailable(f"OpenVINO cannot compile the {name} stage: {error}") from error
     request = compiled.create_infer_request()
     outputs = len(compiled.outputs)
 
     def run(*arguments: Tensor) -> tuple[Tensor, ...]:
-        request.infer([x.detach().contiguous().numpy() for x in arguments], share_inputs=True, share_outputs=True)
+        request.infer([x.detach().contiguous().numpy() for x in arguments], share_inputs=True)
         return tuple(torch.from_numpy(request.get_output_tensor(i).data) for i in range(outputs))
 
     return run
 
 
 def engine_threads() -> int:
-    """Threads that the engine may use: ``VISAVIS_THREADS``, or all cores but those that encoding needs."""
+    """Threads that the engine may use: ``VISAVIS_THREADS``, or all cores but one, which encoding needs."""
     asked = os.environ.get("VISAVIS_THREADS", "")
     return max(1, int(asked)) if asked.isdigit() else max(1, (os.cpu_count() or 2) - 1)
+
+
+def cache_folder() -> Path:
+    """Where exports are kept: ``VISAVIS_CACHE``, or ``visavis`` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("VISAVIS_CACHE") or Path(home) / "visavis")
+
+
+def _read(core: Any, path: Path) -> Any:
+    """The kept export, or None where there is none or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return core.read_model(path)
+    except RuntimeError:
+        return None
+
+
+def _write(program: Any, path: Path) -> None:
+    """Keep an export for the next start; a folder that cannot be written to only costs time then."""
+    import openvino as ov
+
+    with contextlib.suppress(OSError, RuntimeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            ov.save_model(program, made, compress_to_fp16=False)
+            made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+            made.replace(path)

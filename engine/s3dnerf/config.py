@@ -145,8 +145,8 @@ def from_json(text: str) -> S3DConfig:
     """Raises ValueError on text that is no configuration of this version."""
     try:
         data = json.loads(text)
-        audio = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("audio").items()}
-        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        audio: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("audio").items()}
+        rest: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return S3DConfig(audio=AudioConfig(**audio), **rest)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"not a configuration of this version: {error}") from error

@@ -34,7 +34,7 @@ class DeformationField(nn.Module):
         super().__init__()
         width, condition = config.lattice_width, Condition.WIDTH
         self.kind, self.size, self.depths = config.deformation, config.lattice, config.lattice_depths
-        self.half, self.rise = config.lattice_half, config.lattice_rise
+        self.extent, self.rise = config.lattice_half, config.lattice_rise
         self.condition = Condition(config.codes, CONTROLS)
         self.audio = nn.Linear(config.audio.width, condition)
         nn.init.zeros_(self.audio.weight)
@@ -58,7 +58,6 @@ class DeformationField(nn.Module):
         self.up0 = FiLMBlock(3 * width, width, condition)
         self.out = nn.Conv2d(width, outputs, 3, 1, 1)
         nn.init.normal_(self.out.weight, std=1e-3)
-        nn.init.zeros_(self.out.bias)
         if self.kind == "cross_modal":
             self.attend = CrossAttention(config)
             self.inject = nn.Conv2d(config.slot_width, 3 * width, 1)
@@ -81,14 +80,14 @@ class DeformationField(nn.Module):
             [B, 3 * Dz, N, N], displacements (dx, dy, dz) of each depth level, in eye distances.
         """
         if self.kind == "none":
-            return drive.new_zeros(len(drive), 3 * self.depths, self.size, self.size)
+            return drive.new_zeros(drive.shape[0], 3 * self.depths, self.size, self.size)
         tune = self.condition(drive) + self.audio(driving.mean(1))
         axis = pixel_centres(self.size, drive.device)
-        place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))[None].expand(len(drive), -1, -1, -1)
+        place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))[None].expand(drive.shape[0], -1, -1, -1)
         if self.kind == "naive":
             wide = tune[:, :, None, None].expand(-1, -1, self.size, self.size)
             return self.point(torch.cat([place, wide], 1)) * RANGE * _edge_fade(self.size).to(place)
-        top = self.enter(torch.cat([self.place.expand(len(drive), -1, -1, -1), place], 1), tune)
+        top = self.enter(torch.cat([self.place.expand(drive.shape[0], -1, -1, -1), place], 1), tune)
         middle = self.down1(top, tune)
         bottom = self.down2(middle, tune)
         if aggregate is not None and self.kind != "no_correlation":
@@ -107,7 +106,7 @@ class DeformationField(nn.Module):
             seen = torch.cat([aggregate, mean], -1)
         side = int(aggregate.shape[1] ** 0.5)
         maps = seen.transpose(1, 2).unflatten(2, (side, side))
-        axis = pixel_centres(size, maps.device) * self.half
+        axis = pixel_centres(size, maps.device) * self.extent
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)[None]
         points = grid * anchor.unit[:, None, None] + self.centre(anchor)[:, None, None]
         return F.grid_sample(maps, points, align_corners=False, padding_mode="border")
@@ -118,7 +117,7 @@ class DeformationField(nn.Module):
 
     def displace(self, points: Tensor, lattice: Tensor, anchor: Anchor) -> Tensor:
         """``x~ = x + dx`` at source-frame points [B, P, 3] -> [B, P, 3]."""
-        at = (points[..., :2] - self.centre(anchor)[:, None]) / (anchor.unit[:, None] * self.half)
+        at = (points[..., :2] - self.centre(anchor)[:, None]) / (anchor.unit[:, None] * self.extent)
         found = F.grid_sample(lattice, at[:, None], align_corners=False)[:, :, 0]  # [B, 3 Dz, P]
         level = (points[..., 2] - anchor.mouth[:, None, 2]) / anchor.unit + 0.5  # 0..1 over one eye distance of depth
         level = level.clamp(0, 1) * (self.depths - 1)

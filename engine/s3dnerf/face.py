@@ -96,14 +96,14 @@ def head_share(portrait: Portrait) -> np.ndarray:
     """
     size = len(portrait.matte)
     person = cv2.dilate(portrait.matte, np.ones((9, 9), np.uint8)).astype(np.float32) / 255
-    person = cv2.GaussianBlur(person, (0, 0), 9)
-    ramp = np.clip((np.arange(size) + 0.5) / BORDER_PX, 0, 1)
-    side = np.minimum(ramp, ramp[::-1])
-    side = side * side * (3 - 2 * side)
+    around = cv2.GaussianBlur(person, (0, 0), 9)
+    ramp: np.ndarray = np.clip((np.arange(size) + 0.5) / BORDER_PX, 0, 1)
+    edge = np.minimum(ramp, ramp[::-1])
+    side = edge * edge * (3 - 2 * edge)
     chin = (portrait.landmarks[FACE_OVAL, 1].max() + 1) / 2 * size
     below = np.clip((np.arange(size) - chin) / max(size - 4 - chin, 1), 0, 1)
     neck = 1 - below * below * (3 - 2 * below)
-    return (person * side[None] * np.minimum(side, neck)[:, None]).astype(np.float32)
+    return (around * side[None] * np.minimum(side, neck)[:, None]).astype(np.float32)
 
 
 def paintable(landmarks: np.ndarray, size: int = 256) -> np.ndarray:
@@ -112,5 +112,5 @@ def paintable(landmarks: np.ndarray, size: int = 256) -> np.ndarray:
     dropped = oval + np.array([0, JAW_DROP]) * (oval[:, 1:] > landmarks[13, 1])
     mask = np.zeros((size, size), np.uint8)
     for outline in (oval, dropped):
-        cv2.fillPoly(mask, [((outline + 1) / 2 * size).astype(np.int32)], 255)
+        cv2.fillPoly(mask, [((outline + 1) / 2 * size).astype(np.int32)], [255])
     return cv2.GaussianBlur(mask, (0, 0), 4).astype(np.float32) / 255

@@ -101,6 +101,6 @@ class S3DNerf(nn.Module):
         """The source coordinate of each pixel of the mouth box: [B, M, M, 2]."""
         renderer = self.renderer
         grid = box_grid(centre, self.config.mouth_box / CROP_PX, self.config.mouth_box)
-        in_face = torch.cat([grid[..., :1], grid[..., 1:] - renderer.top], -1) / renderer.half
+        in_face = torch.cat([grid[..., :1], grid[..., 1:] - renderer.top], -1) / renderer.extent
         flow = F.grid_sample(coarse.flow, in_face, align_corners=False, padding_mode="border")
         return flow.permute(0, 2, 3, 1)

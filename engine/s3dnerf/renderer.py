@@ -33,7 +33,7 @@ class Renderer(nn.Module):
         super().__init__()
         hidden, self.planes = config.plane_features, config.plane_size
         self.rays, self.samples, self.band = config.rays, config.samples, config.depth_band
-        self.half = config.face_box / CROP_PX
+        self.extent = config.face_box / CROP_PX
         self.top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.fold = nn.ModuleList(nn.Conv2d(config.plane_channels, hidden, 1, bias=False) for _ in range(4))
         self.bias = nn.Parameter(torch.zeros(hidden))
@@ -43,17 +43,23 @@ class Renderer(nn.Module):
 
     def bake(self, pyramid: list[Tensor]) -> Tensor:
         """F_0..F_3 [B, 3C, H_i, W_i] -> planes [B, 3, hidden, S, S] (xy, yz, xz), the first layer folded in."""
-        total = None
-        for fold, scale in zip(self.fold, pyramid, strict=True):
+        total: Tensor | None = None
+        for fold, scale in reversed(list(zip(self.fold, pyramid, strict=True))):  # the coarsest first
             flat = fold(scale.reshape(-1, scale.shape[1] // 3, *scale.shape[2:]))
-            flat = F.interpolate(flat, size=(self.planes, self.planes), mode="bilinear")
-            total = flat if total is None else total + flat
+            total = flat if total is None else flat + F.interpolate(total, size=flat.shape[-2:], mode="bilinear")
         assert total is not None
+        if total.shape[-1] != self.planes:
+            total = F.interpolate(total, size=(self.planes, self.planes), mode="bilinear")
         return total.unflatten(0, (-1, 3))
 
     def look_up(self, planes: Tensor, points: Tensor) -> Tensor:
-        """Sum of the three planes at source points [B, P, 3] -> [B, P, hidden]."""
+        """Sum of the three planes at source points [B, P, 3] -> [B, P, hidden].
+
+        Planes [S, 3, hidden, N, N] of fewer portraits serve B / S frames each, one behind the other.
+        """
         batch, _, hidden, size, _ = planes.shape
+        frames = points.shape[0]
+        points = points.reshape(batch, -1, 3)
         at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1)  # [B, 3, P, 2]
         found = F.grid_sample(
             planes.reshape(batch * 3, hidden, size, size),
@@ -61,7 +67,7 @@ class Renderer(nn.Module):
             align_corners=False,
             padding_mode="border",
         )
-        return found.reshape(batch, 3, hidden, -1).sum(1).transpose(1, 2) + self.bias
+        return found.reshape(batch, 3, hidden, -1).sum(1).transpose(1, 2).reshape(frames, -1, hidden) + self.bias
 
     def look_up_pyramid(self, pyramid: list[Tensor], points: Tensor) -> Tensor:
         """Equation (2) as printed, unbaked: twelve look-ups, then the first layer. [B, P, 3] -> [B, P, hidden]."""
@@ -77,7 +83,7 @@ class Renderer(nn.Module):
         """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target."""
         batch, n = len(depth), self.rays
         centre = depth.new_tensor([[0.0, self.top]]).expand(batch, -1)
-        xy = box_grid(centre, self.half, n)  # [B, n, n, 2]
+        xy = box_grid(centre, self.extent, n)  # [B, n, n, 2]
         z = F.grid_sample(depth, xy, align_corners=False, padding_mode="border")[:, 0]
         # one fixed-point step: the depth of the place that this ray meets in the source
         met = pose.to_source(torch.cat([xy, z[..., None]], -1).reshape(batch, -1, 3))
@@ -98,7 +104,7 @@ class Renderer(nn.Module):
             pose: source from target.
             field, lattice, anchor: the deformation of this frame.
         """
-        batch, n = len(planes), self.rays
+        batch, n = lattice.shape[0], self.rays
         points = pose.to_source(self.ray_points(depth, pose))
         if field.kind != "none":
             points = field.displace(points, lattice, anchor)

@@ -43,6 +43,8 @@ class Render(nn.Module):
     def __init__(self, model: S3DNerf) -> None:
         super().__init__()
         self.renderer, self.field = model.renderer, model.field
+        self.seam: Tensor
+        self.here: Tensor
         size = model.config.face_box
         self.top, self.left, self.size = model.config.face_box_top, (CROP_PX - size) // 2, size
         ramp = ((torch.arange(size) + 0.5) / SEAM_PX).clamp(max=1)

@@ -32,8 +32,8 @@ class SuperResolution(nn.Module):
         super().__init__()
         width, fine, condition = config.superres_width, config.superres_fine_width, Condition.WIDTH
         self.box = config.mouth_box
-        self.half = config.mouth_box / CROP_PX
-        self.face_half = config.face_box / CROP_PX
+        self.extent = config.mouth_box / CROP_PX
+        self.face_extent = config.face_box / CROP_PX
         self.face_top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.condition = Condition(config.codes, CONTROLS)
         inputs = 3 + config.features + 1 + config.encoder_widths[0] + 3 + 4
@@ -44,6 +44,7 @@ class SuperResolution(nn.Module):
         self.out = nn.Conv2d(fine, 4, 3, 1, 1)
         nn.init.normal_(self.out.weight, std=1e-2)
         with torch.no_grad():
+            assert self.out.bias is not None
             self.out.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -2.0]))  # trust the warp until told otherwise
         ramp = ((torch.arange(self.box) + 0.5) / EDGE_PX).clamp(max=1)
         side = torch.minimum(ramp, ramp.flip(0))
@@ -62,8 +63,8 @@ class SuperResolution(nn.Module):
             centre: centre of the mouth box in the target, [B, 2].
             anchor: of the portrait.
         """
-        grid = box_grid(centre, self.half, self.box // 2)  # [B, M/2, M/2, 2]
-        in_face = torch.cat([grid[..., :1], grid[..., 1:] - self.face_top], -1) / self.face_half
+        grid = box_grid(centre, self.extent, self.box // 2)  # [B, M/2, M/2, 2]
+        in_face = torch.cat([grid[..., :1], grid[..., 1:] - self.face_top], -1) / self.face_extent
         seen = torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
         seen = F.grid_sample(seen, in_face, align_corners=False, padding_mode="border")
         flow = seen[:, -2:]
@@ -78,6 +79,6 @@ class SuperResolution(nn.Module):
         x = F.pixel_shuffle(self.up(x), 2)
         x = self.fine2(self.fine1(torch.cat([x, warped], 1), tune), tune)
         out = self.out(x).float()
-        return Paint(
-            torch.tanh(out[:, :3] + torch.atanh(warped.float().clamp(-0.97, 0.97))), out[:, 3:].sigmoid() * self.fade
-        )
+        under = warped.float().clamp(-0.97, 0.97)
+        raw = torch.log((1 + under) / (1 - under)) / 2  # atanh, which ONNX export lacks
+        return Paint(torch.tanh(out[:, :3] + raw), out[:, 3:].sigmoid() * self.fade)

@@ -173,7 +173,7 @@ def train_audio(
     while (now := time.monotonic()) - begin < recipe.minutes * 60:
         share = (now - begin) / (recipe.minutes * 60)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * share))
+            group["lr"] = float(recipe.rate * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * share)))
         sound, codes = windows.draw(recipe, noises, rng)
         with torch.autocast("cpu", torch.bfloat16):
             conv = branch.features.convolve(sound)

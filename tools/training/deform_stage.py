@@ -26,10 +26,10 @@ LIDS = np.array([point for eye in EYE_LIDS for point in eye[:2]])
 
 @dataclass(frozen=True, kw_only=True)
 class DeformRecipe:
-    minutes: float = 4.0
-    batch: int = 48
+    minutes: float = 6.0
+    batch: int = 24
     stills: float = 0.3  # share of rows that are driven stills
-    rate: float = 1e-3
+    rate: float = 1.5e-3
     seed: int = 0
 
 
@@ -38,6 +38,7 @@ class Points(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weight: Tensor
         weight = torch.ones(478)
         weight[torch.from_numpy(LIPS)] = 60.0
         weight[torch.from_numpy(LIDS)] = 30.0
@@ -95,7 +96,7 @@ def train_deform(
     ratios: list[float] = []
     while (spent := time.monotonic() - begin) < recipe.minutes * 60:
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * (0.5 + 0.5 * np.cos(np.pi * spent / (recipe.minutes * 60))) + 1e-5
+            group["lr"] = float(recipe.rate * (0.5 + 0.5 * np.cos(np.pi * spent / (recipe.minutes * 60))) + 1e-5)
         batch = stack(draw_pairs(tracks, stills, motion, recipe, rng))
         noisy = batch["drive"] + 0.1 * torch.randn_like(batch["drive"])
         with torch.autocast("cpu", torch.bfloat16):

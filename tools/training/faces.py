@@ -109,7 +109,7 @@ def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.nd
 def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Inside of the face's contour: [478, 3] -> float32 [size, size]."""
     mask = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(mask, [((landmarks[FACE_OVAL, :2] + 1) / 2 * size).astype(np.int32)], 1)
+    cv2.fillPoly(mask, [((landmarks[FACE_OVAL, :2] + 1) / 2 * size).astype(np.int32)], [1])
     return mask.astype(np.float32)
 
 

@@ -112,13 +112,18 @@ def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
 
 
 def spread_identity(identity: Identity, targets: int) -> Identity:
-    """Repeat each portrait for its frames: [S, ...] -> [S * targets, ...]."""
+    """Repeat each portrait for its frames: [S, ...] -> [S * targets, ...]; planes stay as they are."""
 
     def repeat(x: Tensor) -> Tensor:
         return x.repeat_interleave(targets, 0)
 
-    *parts, anchor = identity
-    return Identity(*(repeat(part) for part in parts), anchor=Anchor(*(repeat(part) for part in anchor)))
+    return Identity(
+        planes=identity.planes,  # the renderer shares them among a portrait's frames
+        aggregate=repeat(identity.aggregate),
+        shallow=repeat(identity.shallow),
+        depth=repeat(identity.depth),
+        anchor=Anchor(*(repeat(part) for part in identity.anchor)),
+    )
 
 
 def lip_blob(landmarks: Tensor, grid: Tensor) -> Tensor:
@@ -193,7 +198,7 @@ def train_render(
     while (now := time.monotonic()) - begin < recipe.minutes * 60:
         share = (now - begin) / (recipe.minutes * 60)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share)))
+            group["lr"] = float(rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share))))
         batch = rows.draw()
         drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,69 @@
+"""Streaming features equal offline ones."""
+
+import pytest
+import torch
+
+from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.s3dnerf.config import compact
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def speech() -> SpeechFeatures:
+    torch.manual_seed(0)
+    return SpeechFeatures(compact().audio).eval()
+
+
+@pytest.mark.parametrize("hops", [[1] * 40, [3, 1, 7, 2, 27], [40]])
+def test_streaming_equals_offline_on_the_same_window(speech, hops):
+    torch.manual_seed(1)
+    sound = torch.randn(40 * 640) * 0.1
+    stream = FeatureStream(speech, slots=2)
+    begin = 0
+    for count in hops:
+        window = stream.push(1, sound[begin : begin + count * 640])
+        begin += count * 640
+    with torch.inference_mode():
+        offline = speech.convolve(sound[-speech.config.window_samples :][None])[0]
+        torch.testing.assert_close(window, offline, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            speech.contextualise(window[None]),
+            speech(sound[-speech.config.window_samples :][None]),
+            atol=1e-4,
+            rtol=1e-3,
+        )
+
+
+def test_a_stream_begins_in_silence(speech):
+    stream = FeatureStream(speech, slots=1)
+    sound = torch.randn(640) * 0.1
+    window = stream.push(0, sound)
+    padded = torch.cat([torch.zeros(speech.config.window_samples - 640), sound])
+    with torch.inference_mode():
+        torch.testing.assert_close(window, speech.convolve(padded[None])[0], atol=1e-5, rtol=1e-4)
+
+
+def test_streams_do_not_hear_each_other(speech):
+    stream = FeatureStream(speech, slots=2)
+    alone = stream.push(0, torch.zeros(640)).clone()
+    stream.reset(0)
+    stream.push(1, torch.randn(640))
+    torch.testing.assert_close(stream.push(0, torch.zeros(640)), alone, atol=0, rtol=0)
+
+
+def test_reset_forgets(speech):
+    stream = FeatureStream(speech, slots=1)
+    first = stream.push(0, torch.ones(640) * 0.1).clone()
+    stream.reset(0)
+    torch.testing.assert_close(stream.push(0, torch.ones(640) * 0.1), first, atol=0, rtol=0)
+
+
+def test_a_part_of_a_feature_is_refused(speech):
+    with pytest.raises(ValueError, match="100 samples"):
+        FeatureStream(speech, slots=1).push(0, torch.zeros(100))
+
+
+def test_window_is_645_ms():
+    audio = compact().audio
+    assert (audio.stride_samples, audio.receptive_samples, audio.window_samples) == (320, 400, 10_320)
