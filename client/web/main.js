@@ -199,7 +199,7 @@ function askToDelete() {
 async function loadServer() {
   await waitUntilReady();
   const answer = await fetchInfo();
-  $("server").textContent = `${answer.engine} on ${answer.backend}, ${answer.sessions} of ${answer.max_sessions} places taken`;
+  $("server").textContent = `Connected: ${answer.engine} on ${answer.backend}`;
   $("mark").hidden = answer.mark === false;
   await picker.refresh();
   return answer;

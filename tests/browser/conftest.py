@@ -165,10 +165,15 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def add_portrait(page: Page, picture: Path) -> None:
-    """Upload a portrait as a user does, and wait until it is chosen."""
+def send_portrait(page: Page, picture: Path) -> None:
+    """Upload a portrait as a user does."""
     page.get_by_text("Add a portrait").click()
     page.get_by_label("Picture of one face").set_input_files(picture)
     page.get_by_label("The person shown").check()
     page.get_by_role("button", name="Add portrait").click()
+
+
+def add_portrait(page: Page, picture: Path) -> None:
+    """Upload a portrait, and wait until it is chosen."""
+    send_portrait(page, picture)
     page.get_by_text("The portrait is added and chosen.").wait_for()

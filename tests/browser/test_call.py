@@ -11,7 +11,7 @@ import pytest
 from engine.api import StepRow, StreamOptions
 from engine.landmarks import FaceMesh, eye_distance, mouth_opening
 from engine.registry import create_engine
-from tests.browser.conftest import GRANT_FAKE_MICROPHONE, ROOT, StartBrowser, StartServer, add_portrait
+from tests.browser.conftest import GRANT_FAKE_MICROPHONE, ROOT, StartBrowser, StartServer, add_portrait, send_portrait
 from tests.browser.recording import (
     Found,
     Recording,
@@ -42,6 +42,7 @@ class Call:
     sent: Sound  # the wav, laid on the page's clock
     mouth: Trace  # as received
     asked: np.ndarray  # float64 [wav samples]: the mouth that the engine draws for the wav
+    refusal: str  # what the page said of a picture without a face; "" of an engine that wants none
 
     def asked_by(self, sound: Sound, found: Found) -> Trace:
         """The mouth that fits what was heard, on the page's clock."""
@@ -99,8 +100,13 @@ def call(
     watch_peers(page)
     page.goto(server.url)
     page.get_by_role("radio").first.wait_for(state="attached")
+    refusal = ""
     if request.param == "fake":
         add_portrait(page, picture)
+    else:
+        send_portrait(page, picture)
+        page.locator("#upload-message").wait_for()
+        refusal = page.locator("#upload-message").inner_text()
     page.get_by_label("Head movement").fill("0")  # so that only speech moves the mouth
     page.get_by_role("button", name="Start talking").click()
     page.wait_for_selector("#frame[data-state=live]", timeout=30_000)
@@ -118,6 +124,7 @@ def call(
         sent=Sound(start_s=recording.heard.start_s, samples=speech[found.position]),
         mouth=Trace(times_s=recording.shown_s, values=_measure_mouth(request.param, recording.frames)),
         asked=_draw_mouth(request.param, DEFAULT_PORTRAIT.read_bytes(), speech),
+        refusal=refusal,
     )
 
 
@@ -151,14 +158,12 @@ def test_lips_are_with_the_sound(call: Call) -> None:
     assert abs(offset.lag_s) <= MOST_OFFSET_S, offset
 
 
-def test_brightness_is_with_the_loudness(call: Call) -> None:
+def test_lips_follow_the_loudness(call: Call) -> None:
     """The same by a ruler that owes nothing to the engine: the loudness of what was received."""
-    if call.engine != "fake":
-        pytest.skip("real lips follow loudness too loosely; see _draw_mouth")
     heard = call.recording.heard
     times_s = heard.times_s[::80]
     offset = find_offset(call.mouth, Trace(times_s=times_s, values=heard.envelope(times_s)))
-    assert offset.correlation > 0.8, offset
+    assert offset.correlation > 0.5, offset
     assert abs(offset.lag_s) <= MOST_OFFSET_S, offset
 
 
@@ -169,3 +174,10 @@ def test_an_offset_would_be_seen(call: Call, speech: np.ndarray) -> None:
     delayed = find_offset(call.mouth, call.asked_by(late, find_sent(speech, late)))
     # Passing through the Web Audio graph adds some tens of milliseconds of its own.
     assert CONTROL_DELAY_S - 0.03 < straight.lag_s - delayed.lag_s < CONTROL_DELAY_S + 0.1
+
+
+def test_a_picture_without_a_face_is_refused_in_words(call: Call) -> None:
+    if call.engine == "fake":
+        assert call.refusal == ""
+    else:
+        assert "No face was found" in call.refusal

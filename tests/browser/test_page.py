@@ -15,6 +15,7 @@ from tests.browser.conftest import (
     StartBrowser,
     StartServer,
     add_portrait,
+    send_portrait,
 )
 
 LIVE = "#frame[data-state=live]"
@@ -87,6 +88,24 @@ def test_a_call_needs_no_mouse(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("Stopped")
 
 
+def test_the_meter_and_the_figures_move(page: Page) -> None:
+    start_call(page)
+    page.wait_for_function("document.getElementById('level').value > 0.2")  # the fake microphone beeps
+    expect(page.locator("#reading-total")).to_contain_text("ms")
+    expect(page.locator("#reading-ping")).to_contain_text("ms")
+    expect(page.locator("#reading-video")).to_contain_text("256 × 256")
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_the_chosen_codec_is_used(page: Page, codec: str) -> None:
+    option = page.locator(f"#codec option[value={codec}]")
+    if option.is_disabled():
+        pytest.skip(f"this Chromium cannot show {codec}")
+    page.get_by_label("Video codec").select_option(codec)
+    start_call(page)
+    expect(page.locator("#reading-video")).to_contain_text(codec)
+
+
 def test_portraits_are_chosen_with_the_arrow_keys(page: Page, picture: Path) -> None:
     add_portrait(page, picture)
     chosen = page.locator("#portraits input:checked")
@@ -135,10 +154,7 @@ def test_a_portrait_needs_consent(page: Page, picture: Path) -> None:
 def test_a_text_file_is_refused_in_words(page: Page, tmp_path: Path) -> None:
     text = tmp_path / "portrait.png"
     text.write_text("This is no picture.")
-    page.get_by_text("Add a portrait").click()
-    page.get_by_label("Picture of one face").set_input_files(text)
-    page.get_by_label("The person shown").check()
-    page.get_by_role("button", name="Add portrait").click()
+    send_portrait(page, text)
     message = page.locator("#upload-message")
     expect(message).to_contain_text("This file cannot be read as a picture")
     expect(message).to_contain_text("the picture cannot be read")  # the server's own words
