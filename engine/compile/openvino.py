@@ -17,7 +17,7 @@ from engine.errors import EngineUnavailable
 
 
 def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key: str) -> Stage:
-    """Compile with the shapes of ``example``, in float32.
+    """Compile with the shapes of ``example``, in bfloat16 where the CPU has it.
 
     Args:
         name, stage, example: as ``engine.compile.compile_stage``.
@@ -32,13 +32,13 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
         raise EngineUnavailable(f"OpenVINO cannot be imported ({error}); pip install openvino, or use eager") from error
     version = f"{ov.get_version()}-{torch.__version__}".replace("/", "_")
     path = cache_folder() / f"{name}-{key}-{version}.xml"
-    options: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": engine_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
     try:
         core = ov.Core()
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": engine_threads(),
+            "INFERENCE_PRECISION_HINT": _precision(core),
+        }
         program = _read(core, path)
         if program is None:
             with torch.no_grad():
@@ -55,6 +55,11 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
         return tuple(torch.from_numpy(request.get_output_tensor(i).data) for i in range(outputs))
 
     return run
+
+
+def _precision(core: Any) -> str:
+    """bfloat16 where the CPU computes in it (half the time of a frame), float32 elsewhere."""
+    return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def engine_threads() -> int:

@@ -84,7 +84,7 @@ class S3DNerfEngine(Engine):
         aggregate = torch.zeros(1, config.slot_grid**2, config.slot_width)
         mouth, unit = torch.tensor([[0.0, 0.4, 0.0]]), torch.tensor([[0.6]])
         lattice = torch.zeros(1, 3 * config.lattice_depths, config.lattice, config.lattice)
-        planes = torch.zeros(1, 3, config.plane_features, config.plane_size, config.plane_size)
+        planes = torch.zeros(3 * config.plane_size**2, config.plane_features)
         depth, image = torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, CROP_PX, CROP_PX)
         head, turn, shift = torch.zeros(1, 1, CROP_PX, CROP_PX), torch.eye(3)[None], torch.zeros(1, 3)
         seen = torch.zeros(1, 3 + config.features + 1 + 2, n, n)
@@ -193,9 +193,8 @@ class S3DNerfEngine(Engine):
         colour, cover = self._stages["paint"](
             seen, face.shallow, before, drive, centre, face.anchor.mouth, face.anchor.unit
         )
-        finished = warped.clone()
-        finished[inside] = before + cover * face.paintable[inside] * (colour - before)
-        return finished[0].add(1).mul(127.5).round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+        warped[inside] = torch.lerp(before, colour, cover * face.paintable[inside])
+        return warped[0].mul(127.5).add_(128).clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
     def _book(self, stage: str, begin: float) -> float:
         now = time.perf_counter()

@@ -14,6 +14,7 @@ from engine.landmarks import FACE_OVAL, eye_openness
 from engine.motion import Motion
 from engine.portrait import Portrait
 from engine.s3dnerf.geometry import Anchor, Pose, anchor_of
+from engine.s3dnerf.renderer import table_of
 
 LID_SCALE, BROW_SCALE = 10.0, 20.0  # controls of about unit size
 EYES_SHUT = 0.06  # openness (lid distance / eye width) of shut eyes
@@ -28,7 +29,7 @@ class Face:
     """Float32 tensors of one avatar, batch of one."""
 
     image: Tensor  # [1, 3, 256, 256] in [-1, 1]
-    planes: Tensor
+    planes: Tensor  # as a table of rows
     aggregate: Tensor
     shallow: Tensor
     depth: Tensor
@@ -44,7 +45,7 @@ class Face:
         landmarks = avatar.arrays["landmarks"]
         return cls(
             image=arrays["crop"].permute(2, 0, 1)[None].float().contiguous() / 127.5 - 1,
-            planes=arrays["planes"][None].float(),
+            planes=table_of(arrays["planes"].float()),
             aggregate=arrays["aggregate"][None],
             shallow=arrays["shallow"][None].float(),
             depth=arrays["depth"][None],

@@ -69,6 +69,30 @@ class Renderer(nn.Module):
         )
         return found.reshape(batch, 3, hidden, -1).sum(1).transpose(1, 2).reshape(frames, -1, hidden) + self.bias
 
+    def look_up_table(self, table: Tensor, points: Tensor) -> Tensor:
+        """``look_up`` for one portrait on a CPU, whose planes lie as ``table_of`` lays them: [1, P, 3] -> [1, P, hidden].
+
+        Each point gathers its twelve corner rows in one ``embedding_bag``; twice as fast as three samplers.
+        """
+        size = self.planes
+        x, y, z = ((points[0, :, i] + 1) * (size / 2) - 0.5 for i in range(3))
+        low, high, part = [], [], []
+        for place in (x, y, z):
+            place = place.clamp(0, size - 1)
+            floor = place.floor()
+            low.append(floor.int())
+            high.append((floor + 1).clamp_max(size - 1).int())
+            part.append(place - floor)
+        rows, weights = [], []
+        for plane, (across, down) in enumerate(((0, 1), (1, 2), (0, 2))):
+            for far_down in (0, 1):
+                row = (high if far_down else low)[down] * size + plane * size * size
+                weight = part[down] if far_down else 1 - part[down]
+                rows += [row + low[across], row + high[across]]
+                weights += [weight * (1 - part[across]), weight * part[across]]
+        found = F.embedding_bag(torch.stack(rows, 1), table, per_sample_weights=torch.stack(weights, 1), mode="sum")
+        return found[None] + self.bias
+
     def look_up_pyramid(self, pyramid: list[Tensor], points: Tensor) -> Tensor:
         """Equation (2) as printed, unbaked: twelve look-ups, then the first layer. [B, P, 3] -> [B, P, hidden]."""
         at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1).flatten(0, 1)
@@ -99,7 +123,7 @@ class Renderer(nn.Module):
         """Render the face box.
 
         Args:
-            planes: baked, [B, 3, hidden, S, S].
+            planes: baked, [B, 3, hidden, S, S], or one portrait's table [3 * S * S, hidden].
             depth: depth centres of the source, [B, 1, 32, 32].
             pose: source from target.
             field, lattice, anchor: the deformation of this frame.
@@ -108,7 +132,8 @@ class Renderer(nn.Module):
         points = pose.to_source(self.ray_points(depth, pose))
         if field.kind != "none":
             points = field.displace(points, lattice, anchor)
-        told = self.decoder(self.look_up(planes, points)).unflatten(1, (self.samples, n * n)).float()
+        look_up = self.look_up_table if planes.dim() == 2 else self.look_up
+        told = self.decoder(look_up(planes, points)).unflatten(1, (self.samples, n * n)).float()
         density = F.softplus(told[..., 0])  # [B, S, n^2]
         behind = torch.exp(-(torch.cumsum(density, 1) - density))
         weight = (behind * (1 - torch.exp(-density)))[..., None]
@@ -119,7 +144,7 @@ class Renderer(nn.Module):
         def square(x: Tensor) -> Tensor:  # [B, n^2, C] -> [B, C, n, n]
             return x.transpose(1, 2).reshape(batch, -1, n, n)
 
-        colour = square((weight * told[..., 1:4].tanh()).sum(1) - (1 - opacity))
+        colour = square((weight * told[..., 1:4].contiguous().tanh()).sum(1) - (1 - opacity))
         return Coarse(
             colour,
             square((weight * told[..., 4:]).sum(1)),
@@ -127,3 +152,8 @@ class Renderer(nn.Module):
             square(expected[..., :2]),
             square(expected[..., 2:]),
         )
+
+
+def table_of(planes: Tensor) -> Tensor:
+    """One portrait's planes [3, hidden, S, S] as rows [3 * S * S, hidden], a place's channels side by side."""
+    return planes.permute(0, 2, 3, 1).reshape(-1, planes.shape[1]).contiguous()
