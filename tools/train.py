@@ -27,6 +27,7 @@ from tools.training.clips import Clip, load_clips, read_held_out
 from tools.training.deform_stage import DeformRecipe, train_deform
 from tools.training.faces import FaceTrack, make_track
 from tools.training.render_stage import RenderRecipe, train_render
+from tools.training.sync_stage import SyncRecipe, load_judge, train_sync
 
 CREDITS = (
     "Trained on the GRID audiovisual sentence corpus (Cooke, Barker, Cunningham and Shao 2006, CC BY 4.0), "
@@ -111,8 +112,11 @@ def hear_clips(branch: AudioBranch, clips: list[Clip], path: Path, config: S3DCo
 
 def compact_render(folders: Folders, resume: bool, minutes: float | None) -> None:
     """Stage 3 of the compact recipe; needs what stages 1 and 2 left."""
-    recipe = RenderRecipe() if minutes is None else replace(RenderRecipe(), minutes=minutes)
-    config = compact()
+    run_render(folders, resume, RenderRecipe() if minutes is None else replace(RenderRecipe(), minutes=minutes))
+
+
+def run_render(folders: Folders, resume: bool, recipe: RenderRecipe, *, sync: bool = False) -> None:
+    config = compact(sync_loss=sync)
     motion = load_lip_motion(folders)
     clips, tracks, stills = load_tracks(folders, motion)
     branch = load_audio_branch(folders, config)
@@ -121,7 +125,24 @@ def compact_render(folders: Folders, resume: bool, minutes: float | None) -> Non
     model.features.load_state_dict(branch.features.state_dict())
     model.audio.load_state_dict(branch.network.state_dict())
     model.field.load_state_dict(torch.load(folders.out / "deform.pt")["field"])
-    train_render(model, recipe, tracks, stills, driving, motion, folders.out / "render.pt", resume=resume)
+    judge = load_judge(folders.out / "sync.pt") if sync else None
+    out = folders.out / "render.pt"
+    train_render(model, recipe, tracks, stills, driving, motion, out, resume=resume, judge=judge)
+
+
+def compact_sync(folders: Folders, resume: bool, minutes: float | None) -> None:
+    """The lip-sync discriminator, on the clips and the sound features of stage 1."""
+    recipe = SyncRecipe() if minutes is None else replace(SyncRecipe(), minutes=minutes)
+    config = compact()
+    clips = load_training_clips(folders)
+    driving = hear_clips(load_audio_branch(folders, config), clips, folders.out / "driving.pt", config)
+    train_sync(recipe, clips, driving, folders.out / "sync.pt")
+
+
+def compact_render_sync(folders: Folders, resume: bool, minutes: float | None) -> None:
+    """Stage 3 with the lip-sync loss; needs ``compact_sync`` too. Goes on from ``render.pt`` with --resume."""
+    recipe = replace(RenderRecipe(), sources=2, targets=5, in_a_row=True)
+    run_render(folders, resume, recipe if minutes is None else replace(recipe, minutes=minutes), sync=True)
 
 
 def compact_pack(folders: Folders, resume: bool, minutes: float | None) -> None:
@@ -156,6 +177,8 @@ RECIPES: dict[str, Callable[[Folders, bool, float | None], None]] = {
     "compact_deform": compact_deform,
     "compact_pack": compact_pack,
     "compact_render": compact_render,
+    "compact_sync": compact_sync,
+    "compact_render_sync": compact_render_sync,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,7 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
     Raises:
         EngineUnavailable: OpenVINO is missing or cannot compile the stage here.
     """
-    try:
-        import openvino as ov
-    except ImportError as error:
-        raise EngineUnavailable(f"OpenVINO cannot be imported ({error}); pip install openvino, or use eager") from error
+    ov = _import_openvino()
     version = f"{ov.get_version()}-{torch.__version__}".replace("/", "_")
     path = cache_folder() / f"{name}-{key}-{version}.xml"
     try:
@@ -55,6 +53,16 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
         return tuple(torch.from_numpy(request.get_output_tensor(i).data) for i in range(outputs))
 
     return run
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry, which would report every import and conversion to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own stub takes over
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineUnavailable(f"OpenVINO cannot be imported ({error}); pip install openvino, or use eager") from error
+    return openvino
 
 
 def _precision(core: Any) -> str:
@@ -86,8 +94,7 @@ def _read(core: Any, path: Path) -> Any:
 
 def _write(program: Any, path: Path) -> None:
     """Keep an export for the next start; a folder that cannot be written to only costs time then."""
-    import openvino as ov
-
+    ov = _import_openvino()
     with contextlib.suppress(OSError, RuntimeError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

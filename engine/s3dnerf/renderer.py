@@ -70,7 +70,7 @@ class Renderer(nn.Module):
         return found.reshape(batch, 3, hidden, -1).sum(1).transpose(1, 2).reshape(frames, -1, hidden) + self.bias
 
     def look_up_table(self, table: Tensor, points: Tensor) -> Tensor:
-        """``look_up`` for one portrait on a CPU, whose planes lie as ``table_of`` lays them: [1, P, 3] -> [1, P, hidden].
+        """``look_up`` for one portrait on a CPU, its planes laid by ``table_of``: [1, P, 3] -> [1, P, hidden].
 
         Each point gathers its twelve corner rows in one ``embedding_bag``; twice as fast as three samplers.
         """

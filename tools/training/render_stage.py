@@ -18,9 +18,12 @@ from torch.nn import functional as F
 from engine.landmarks import LIPS
 from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
 from engine.s3dnerf.lip_motion import LipMotion
+from engine.s3dnerf.losses import LossWeights, deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
+from engine.s3dnerf.sync_discriminator import SyncDiscriminator
 from tools.training.deform_stage import Points, landmark_error, stack
 from tools.training.faces import FaceTrack, Pair, change_tone, driven_still, face_mask, frame_pair, moved_still
+from tools.training.sync_stage import made_sync_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,13 @@ class RenderRecipe:
     minutes: float = 60.0
     sources: int = 5  # portraits of a batch; each is encoded once
     targets: int = 2  # frames of each
+    in_a_row: bool = False  # frames follow one another, as the lip-sync discriminator wants them
     moved_stills: float = 0.25  # share of rows that are stills rebuilt from themselves
     driven_stills: float = 0.15  # share of rows that are stills with somebody's lips (landmark loss alone)
     rate: float = 6e-4
     field_rate: float = 1.5e-4
     lip_weight: float = 8.0
-    deform_weight: float = 0.001  # the paper's, on squared displacement
+    weights: LossWeights = LossWeights()  # the paper's, for the terms of equation (9) that are on
     seed: int = 0
 
 
@@ -44,6 +48,7 @@ class Group(NamedTuple):
     images: list[np.ndarray]  # the portrait, then each frame, float32 [3, 256, 256]
     driving: list[Tensor]  # a_dri of each frame
     pictured: bool  # whether the frames are real pictures
+    spoken: bool  # whether they are a clip's, with its own sound
 
 
 class Rows:
@@ -81,6 +86,7 @@ class Rows:
             batch["target_image"] = torch.from_numpy(np.stack(images))
             batch["driving"] = torch.stack([driving for group in groups for driving in group.driving])
             batch["pictured"] = torch.tensor([float(group.pictured) for group in groups for _ in group.pairs])
+            batch["spoken"] = torch.tensor([float(group.spoken) for group in groups for _ in group.pairs])
             batch["mask"] = torch.from_numpy(np.stack([face_mask(pair.target, CROP_PX) for pair in pairs]))[:, None]
             self._queue.put(batch)
 
@@ -89,21 +95,24 @@ class Rows:
         which = int(rng.integers(len(self.tracks)))
         track = self.tracks[which]
         source, *targets = (int(i) for i in rng.integers(0, len(track.clip), 1 + recipe.targets))
+        if recipe.in_a_row:
+            first = int(rng.integers(0, len(track.clip) - recipe.targets + 1))
+            targets = list(range(first, first + recipe.targets))
         kind = rng.random() if self.stills else 1.0
         if kind >= recipe.moved_stills + recipe.driven_stills:
             images = change_tone([track.clip.frame(i) for i in (source, *targets)], rng)
             pairs = [frame_pair(track, target, source) for target in targets]
-            return Group(pairs, images, [self.driving[which][t] for t in targets], True)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], True, True)
         still = self.stills[rng.integers(len(self.stills))]
         image = still.clip.frame(0)
         if kind < recipe.driven_stills:
             pairs = [driven_still(still, track.codes[target], self.motion) for target in targets]
             images = change_tone([image] * (1 + len(targets)), rng)
-            return Group(pairs, images, [self.driving[which][t] for t in targets], False)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], False, False)
         moves = [moved_still(still, rng) for _ in targets]
         images = change_tone([image, *(_move(image, affine) for _, affine in moves)], rng)
         nearest = int(np.abs(track.codes - still.own[0]).sum(1).argmin())
-        return Group([pair for pair, _ in moves], images, [self.driving[which][nearest]] * len(moves), True)
+        return Group([pair for pair, _ in moves], images, [self.driving[which][nearest]] * len(moves), True, False)
 
 
 def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
@@ -174,8 +183,17 @@ def train_render(
     out: Path,
     *,
     resume: bool,
+    judge: SyncDiscriminator | None = None,
 ) -> None:
-    """Train until the recipe's minutes are over; the state is written every three minutes and at the end."""
+    """Train until the recipe's minutes are over; the state is written every three minutes and at the end.
+
+    Raises:
+        ValueError: the model's configuration asks for the lip-sync loss and there is no judge, or the
+            recipe's frames do not follow one another.
+    """
+    if model.config.sync_loss and (judge is None or not recipe.in_a_row):
+        raise ValueError("sync_loss needs a trained lip-sync discriminator and a recipe with in_a_row=True")
+    judge = judge if model.config.sync_loss else None
     torch.manual_seed(recipe.seed)
     points = Points()
     frozen = (model.features, model.audio)
@@ -210,7 +228,11 @@ def train_render(
         error, _ = landmark_error(model.field, frame.lattice.float(), batch)
         losses = picture_losses(model, frame, batch, recipe)
         losses["points"] = points(error, batch["trusted"]) * 4
-        losses["deform"] = frame.lattice.pow(2).mean() * recipe.deform_weight
+        losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
+        if judge is not None:
+            extent = model.config.mouth_box / CROP_PX
+            told = made_sync_loss(judge, frame.fine, frame.centre, extent, batch, recipe.targets)
+            losses["sync"] = told * recipe.weights.sync
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_([*fast, *slow], 1.0)
@@ -219,8 +241,8 @@ def train_render(
         for name, loss in losses.items():
             seen.setdefault(name, []).append(loss.item())
         if step % 50 == 0:
-            told = " ".join(f"{name} {np.mean(values[-50:]):.4f}" for name, values in seen.items())
-            print(f"render {step} {now - begin:.0f} s {told}", flush=True)
+            said = " ".join(f"{name} {np.mean(values[-50:]):.4f}" for name, values in seen.items())
+            print(f"render {step} {now - begin:.0f} s {said}", flush=True)
         if now - written > 180:
             written = now
             _write(out, model, optimiser, step, now - begin)

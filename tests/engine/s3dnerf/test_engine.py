@@ -1,0 +1,176 @@
+"""The engine on its shipped checkpoint and the default portrait: what sessions rely on."""
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.api import StepRow, StreamOptions
+from engine.errors import AvatarStale, CheckpointError, EngineUnavailable
+from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint, save_checkpoint
+from engine.s3dnerf.engine import S3DNerfEngine
+
+ASSETS = DEFAULT_CHECKPOINT.parent
+HOP = 640
+
+
+@pytest.fixture(scope="module")
+def engine():
+    made = S3DNerfEngine()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def avatar(engine):
+    return engine.enrol((ASSETS / "default_portrait.jpg").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    with wave.open(str(ASSETS / "sample_speech.wav")) as file:
+        assert file.getframerate() == 16_000 and file.getnchannels() == 1
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+
+
+def draw(engine, avatar, sound, *, options=None, slot=0, state=None) -> np.ndarray:
+    """All frames of a sound, from its first hop on: [n, 256, 256, 3]."""
+    state = state or engine.init_state(slot + 1)
+    state.reset(slot, options or StreamOptions(motion=0.0))
+    hops = sound[: len(sound) // HOP * HOP].reshape(-1, HOP)
+    return np.concatenate([engine.step([StepRow(slot=slot, avatar=avatar, samples=hop)], state) for hop in hops])
+
+
+def mouth(frames: np.ndarray) -> np.ndarray:
+    return frames[:, 150:215, 85:171].astype(np.float32)
+
+
+def test_frames_are_pictures_of_the_documented_size(engine, avatar, speech):
+    frames = draw(engine, avatar, speech[: 5 * HOP])
+    assert frames.shape == (5, 256, 256, 3) and frames.dtype == np.uint8
+    assert frames.std() > 20
+
+
+def test_a_frame_does_not_depend_on_its_neighbours(engine, avatar, speech):
+    alone = draw(engine, avatar, speech[: 40 * HOP])[-5:]
+    state = engine.init_state(3)
+    for slot in range(3):
+        state.reset(slot, StreamOptions(seed=slot, motion=0.0 if slot == 1 else 1.0))
+    rng = np.random.default_rng(0)
+    together = []
+    for index in range(40):
+        rows = [StepRow(slot=1, avatar=avatar, samples=speech[index * HOP : (index + 1) * HOP])]
+        if index > 10:  # others join, before and behind it
+            rows.insert(0, StepRow(slot=0, avatar=avatar, samples=rng.standard_normal(HOP).astype(np.float32) * 0.1))
+            rows.append(StepRow(slot=2, avatar=avatar, samples=rng.standard_normal(HOP).astype(np.float32) * 0.1))
+        frames = engine.step(rows, state)
+        together.append(frames[0 if len(rows) == 1 else 1])
+    np.testing.assert_array_equal(np.stack(together[-5:]), alone)
+
+
+def test_hearing_several_hops_at_once_draws_the_same_last_frame(engine, avatar, speech):
+    one_by_one = draw(engine, avatar, speech[: 30 * HOP])[-1]
+    state = engine.init_state(1)
+    state.reset(0, StreamOptions(motion=0.0))
+    for begin, end in ((0, 11), (11, 29), (29, 30)):
+        last = engine.step([StepRow(slot=0, avatar=avatar, samples=speech[begin * HOP : end * HOP])], state)
+    np.testing.assert_allclose(last[0].astype(int), one_by_one.astype(int), atol=1)
+
+
+def test_speech_moves_the_mouth_and_silence_rests_it(engine, avatar, speech):
+    frames = mouth(draw(engine, avatar, speech))
+    change = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    loud = np.sqrt((speech[: len(speech) // HOP * HOP].reshape(-1, HOP) ** 2).mean(1))
+    ahead = engine.spec.lookahead_hops
+    loud, change = loud[:-ahead], change[ahead - 1 :]  # frame k stands at k / 25 s
+    near = np.convolve(loud > 0.01, np.ones(15), "same") > 0
+    assert change[loud > 0.02].mean() > 5 * change[~near].mean()
+
+
+def test_silence_closes_the_mouth_whatever_came_before(engine, avatar, speech):
+    quiet = draw(engine, avatar, np.zeros(20 * HOP, np.float32))[-1]
+    after = draw(engine, avatar, np.concatenate([speech[: 60 * HOP], np.zeros(25 * HOP, np.float32)]))[-1]
+    np.testing.assert_allclose(after.astype(int), quiet.astype(int), atol=2)
+
+
+def test_locked_pose_leaves_the_upper_face_alone(engine, avatar, speech):
+    frames = draw(engine, avatar, speech[: 60 * HOP])[:, :105].astype(np.float32)
+    error = ((frames - avatar.crop[:105].astype(np.float32)) ** 2).mean()
+    assert 10 * np.log10(255**2 / error) > 30
+
+
+def test_idle_motion_moves_the_head_and_is_decided_by_the_seed(engine, avatar):
+    silence = np.zeros(80 * HOP, np.float32)
+    one, again, other = (
+        draw(engine, avatar, silence, options=StreamOptions(seed=seed))[-1].astype(int) for seed in (1, 1, 2)
+    )
+    still = draw(engine, avatar, silence)[-1].astype(int)
+    assert (one == again).all()
+    assert np.abs(one - other).mean() > 0.5
+    assert np.abs(one - still)[60:200, 60:200].mean() > 0.5
+    assert np.abs(one - still)[:3].mean() < 1  # the picture's edge stands still
+
+
+def test_compiled_equals_eager(engine, avatar, speech):
+    """Within the rounding of bfloat16, which the compiled stages use where the CPU has it."""
+    if engine.backend == "eager":
+        pytest.skip("no compiled backend works on this machine")
+    eager = S3DNerfEngine(backend="eager")
+    given = draw(engine, avatar, speech[: 50 * HOP])[-20:].astype(int)
+    wanted = draw(eager, avatar, speech[: 50 * HOP])[-20:].astype(int)
+    error = np.abs(given - wanted)
+    assert error.mean() < 0.1 and np.percentile(error, 99.9) <= 4
+
+
+def test_avatar_of_another_checkpoint_is_stale(engine, avatar):
+    from dataclasses import replace
+
+    state = engine.init_state(1)
+    state.reset(0, StreamOptions())
+    old = replace(avatar, fingerprint="1-0000")
+    with pytest.raises(AvatarStale, match="enrol the portrait again"):
+        engine.step([StepRow(slot=0, avatar=old, samples=np.zeros(HOP, np.float32))], state)
+
+
+def test_baked_avatar_does_not_change_while_it_speaks(engine, avatar, speech):
+    before = {name: value.copy() for name, value in avatar.arrays.items()}
+    draw(engine, avatar, speech[: 10 * HOP])
+    for name, value in avatar.arrays.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_checkpoint_carries_its_credits_and_is_small():
+    assert "GRID" in load_checkpoint().credits
+    assert DEFAULT_CHECKPOINT.stat().st_size < 20 * 2**20
+
+
+def test_checkpoint_round_trips(tmp_path):
+    first = load_checkpoint()
+    path = tmp_path / "again.safetensors"
+    save_checkpoint(path, first.model, first.motion, first.closed, first.gain, first.credits)
+    second = load_checkpoint(path)
+    for (name, a), b in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0, msg=name)
+    assert second.credits == first.credits
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "truncated", "other format"])
+def test_bad_checkpoint_is_refused_in_words(tmp_path: Path, damage):
+    path = tmp_path / "bad.safetensors"
+    if damage == "text":
+        path.write_text("hello")
+    elif damage == "truncated":
+        path.write_bytes(DEFAULT_CHECKPOINT.read_bytes()[:100_000])
+    elif damage == "other format":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, str(path), metadata={"format": "99"})
+    with pytest.raises(CheckpointError, match="bad.safetensors"):
+        S3DNerfEngine(checkpoint=path)
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(EngineUnavailable, match="no_such"):
+        S3DNerfEngine(backend="no_such")
