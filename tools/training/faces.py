@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engine.landmarks import FACE_OVAL, LIPS, brow_height, eye_distance, eye_openness, relative_pose
+from engine.landmarks import FACE_OVAL, LIPS, LIPS_INNER, brow_height, eye_distance, eye_openness, relative_pose
 from engine.s3dnerf.face import controls
 from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, still_head
 from tools.training.clips import Clip
@@ -104,6 +104,36 @@ def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.nd
     affine = np.eye(3)
     affine[:2, :2], affine[:2, 2] = rotation[:2, :2], shift[:2]
     return pair, (to_px @ affine @ np.linalg.inv(to_px))[:2].astype(np.float32)
+
+
+def transplant_mouth(
+    speaker: np.ndarray, speaking: np.ndarray, still: np.ndarray, pair: Pair
+) -> tuple[np.ndarray, np.ndarray]:
+    """The inside of a speaker's mouth laid into a driven still's: what that portrait might show.
+
+    Args:
+        speaker: frame whose code drives the still, uint8 [256, 256, 3].
+        speaking: its landmarks [478, 3].
+        still: the portrait, uint8 [256, 256, 3].
+        pair: from ``driven_still``.
+
+    Returns:
+        the speaker's frame moved onto the still's wanted inner lips and toned like the still, uint8
+        [256, 256, 3]; and the inside of these lips, float32 [256, 256], soft-edged.
+    """
+    size = len(still)
+    ours, theirs = ((lm[LIPS_INNER, :2] + 1) / 2 * size for lm in (pair.target, speaking))
+    known = np.concatenate([theirs, np.ones((len(theirs), 1))], 1)
+    affine = np.linalg.lstsq(known, ours, rcond=None)[0].T  # still from speaker
+    moved = cv2.warpAffine(speaker, affine, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    skin = [image[face_mask(lm, size) > 0].mean(0) for image, lm in ((still, pair.source), (speaker, speaking))]
+    toned = moved.astype(np.float32) * np.clip(skin[0] / np.maximum(skin[1], 1), 0.5, 1.6)
+    if np.abs(skin[0] - skin[0].mean()).max() < 4:  # a black-and-white portrait
+        toned = np.repeat(toned.mean(2, keepdims=True), 3, 2)
+    inside = np.zeros((size, size), np.uint8)
+    outline = pair.target[LIPS_INNER, :2]
+    cv2.fillPoly(inside, [((outline + 1) / 2 * size * 16).astype(np.int32)], [255], shift=4)
+    return np.clip(toned, 0, 255).astype(np.uint8), cv2.GaussianBlur(inside, (0, 0), 1).astype(np.float32) / 255
 
 
 def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:

@@ -22,7 +22,16 @@ from engine.s3dnerf.losses import LossWeights, deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
 from engine.s3dnerf.sync_discriminator import SyncDiscriminator
 from tools.training.deform_stage import Points, landmark_error, stack
-from tools.training.faces import FaceTrack, Pair, change_tone, driven_still, face_mask, frame_pair, moved_still
+from tools.training.faces import (
+    FaceTrack,
+    Pair,
+    change_tone,
+    driven_still,
+    face_mask,
+    frame_pair,
+    moved_still,
+    transplant_mouth,
+)
 from tools.training.sync_stage import made_sync_loss
 
 
@@ -32,13 +41,16 @@ class RenderRecipe:
     sources: int = 5  # portraits of a batch; each is encoded once
     targets: int = 2  # frames of each
     in_a_row: bool = False  # frames follow one another, as the lip-sync discriminator wants them
-    moved_stills: float = 0.25  # share of rows that are stills rebuilt from themselves
-    driven_stills: float = 0.15  # share of rows that are stills with somebody's lips (landmark loss alone)
+    moved_stills: float = 0.2  # share of rows that are stills rebuilt from themselves
+    driven_stills: float = 0.25  # share of rows that are stills with a speaker's lips and inside of the mouth
     rate: float = 6e-4
     field_rate: float = 1.5e-4
     lip_weight: float = 8.0
     weights: LossWeights = LossWeights()  # the paper's, for the terms of equation (9) that are on
     seed: int = 0
+
+
+NOTHING = np.zeros((CROP_PX, CROP_PX), np.float32)
 
 
 class Group(NamedTuple):
@@ -49,6 +61,7 @@ class Group(NamedTuple):
     driving: list[Tensor]  # a_dri of each frame
     pictured: bool  # whether the frames are real pictures
     spoken: bool  # whether they are a clip's, with its own sound
+    inside: list[np.ndarray]  # of each frame, float32 [256, 256]: where a frame shows a mouth's inside alone
 
 
 class Rows:
@@ -71,7 +84,8 @@ class Rows:
         """One batch of S portraits and B = S * targets frames, frames of a portrait one behind the other.
 
         ``source_image`` [S, 3, 256, 256], ``target_image`` [B, 3, 256, 256], ``driving``
-        [B, tokens, width], ``mask`` [B, 1, 256, 256], ``pictured`` [B] (0: landmarks alone), and a
+        [B, tokens, width], ``mask`` [B, 1, 256, 256], ``pictured`` [B] (0: the inside of the mouth alone, at
+        ``inside`` [B, 1, 256, 256]), ``spoken`` [B] (a clip with its own sound), and a
         ``Pair``'s fields [B, ...].
         """
         return self._queue.get()
@@ -86,6 +100,9 @@ class Rows:
             batch["target_image"] = torch.from_numpy(np.stack(images))
             batch["driving"] = torch.stack([driving for group in groups for driving in group.driving])
             batch["pictured"] = torch.tensor([float(group.pictured) for group in groups for _ in group.pairs])
+            batch["inside"] = torch.from_numpy(np.stack([inside for group in groups for inside in group.inside]))[
+                :, None
+            ]
             batch["spoken"] = torch.tensor([float(group.spoken) for group in groups for _ in group.pairs])
             batch["mask"] = torch.from_numpy(np.stack([face_mask(pair.target, CROP_PX) for pair in pairs]))[:, None]
             self._queue.put(batch)
@@ -102,17 +119,28 @@ class Rows:
         if kind >= recipe.moved_stills + recipe.driven_stills:
             images = change_tone([track.clip.frame(i) for i in (source, *targets)], rng)
             pairs = [frame_pair(track, target, source) for target in targets]
-            return Group(pairs, images, [self.driving[which][t] for t in targets], True, True)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], True, True, [NOTHING] * len(pairs))
         still = self.stills[rng.integers(len(self.stills))]
         image = still.clip.frame(0)
         if kind < recipe.driven_stills:
             pairs = [driven_still(still, track.codes[target], self.motion) for target in targets]
-            images = change_tone([image] * (1 + len(targets)), rng)
-            return Group(pairs, images, [self.driving[which][t] for t in targets], False, False)
+            mouths = [
+                transplant_mouth(track.clip.frame(target), track.clip.landmarks[target], image, pair)
+                for target, pair in zip(targets, pairs, strict=True)
+            ]
+            images = change_tone([image, *(mouth for mouth, _ in mouths)], rng)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], False, False, [m for _, m in mouths])
         moves = [moved_still(still, rng) for _ in targets]
         images = change_tone([image, *(_move(image, affine) for _, affine in moves)], rng)
         nearest = int(np.abs(track.codes - still.own[0]).sum(1).argmin())
-        return Group([pair for pair, _ in moves], images, [self.driving[which][nearest]] * len(moves), True, False)
+        return Group(
+            [pair for pair, _ in moves],
+            images,
+            [self.driving[which][nearest]] * len(moves),
+            True,
+            False,
+            [NOTHING] * len(moves),
+        )
 
 
 def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
@@ -144,13 +172,13 @@ def lip_blob(landmarks: Tensor, grid: Tensor) -> Tensor:
 
 
 def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recipe: RenderRecipe) -> dict[str, Tensor]:
-    """The terms of equation (9) that need a picture; each already weighted, rows without a picture left out."""
+    """The terms of equation (9) that need a picture; each already weighted."""
     config = model.config
     has = batch["pictured"][:, None, None, None]
     target, source = batch["target_image"], batch["source_image"]
     top, left, size = config.face_box_top, (CROP_PX - config.face_box) // 2, config.face_box
-    inside = (..., slice(top, top + size), slice(left, left + size))
-    mask, wanted = batch["mask"][inside] * has, target[inside]
+    box = (..., slice(top, top + size), slice(left, left + size))
+    mask, wanted = batch["mask"][box] * has, target[box]
     small = F.interpolate(wanted, size=(config.rays, config.rays), mode="area")
     small_mask = F.interpolate(mask, size=(config.rays, config.rays), mode="area")
     flow = F.interpolate(frame.coarse.flow, size=(size, size), mode="bilinear").permute(0, 2, 3, 1)
@@ -158,7 +186,11 @@ def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recip
 
     grid = box_grid(frame.centre, config.mouth_box / CROP_PX, config.mouth_box)
     truth = F.grid_sample(target, grid, align_corners=False, padding_mode="border")
-    weight = (1 + recipe.lip_weight * lip_blob(batch["target"], grid)) * has
+    # A driven still has no picture: its warped self, with a speaker's inside of the mouth, stands in.
+    inside = F.grid_sample(batch["inside"], grid, align_corners=False)
+    stand_in = torch.lerp(frame.warped.detach().float(), truth, inside)
+    truth = torch.where(has > 0, truth, stand_in)
+    weight = 1 + recipe.lip_weight * lip_blob(batch["target"], grid)
     miss = frame.fine - truth
     losses = {
         "coarse": ((frame.coarse.colour - small).abs() * small_mask).mean() * 0.5,
