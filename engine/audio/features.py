@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from engine.errors import CheckpointError
+
 if TYPE_CHECKING:
     from engine.s3dnerf.config import AudioConfig
 
@@ -41,15 +43,25 @@ def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
 class SpeechFeatures(nn.Module):
     """Wav2Vec2 in two parts: ``convolve`` (streams exactly) and ``contextualise`` (a window at a time)."""
 
-    def __init__(self, config: AudioConfig) -> None:
+    def __init__(self, config: AudioConfig, *, pretrained: bool = False) -> None:
+        """Build the encoder of ``config``'s shape.
+
+        Args:
+            config: its shape.
+            pretrained: begin with the published weights that ``config.pretrained`` names (from
+                transformers' cache, a folder or its hub) instead of untrained ones.
+
+        Raises:
+            CheckpointError: these weights cannot be had.
+        """
         super().__init__()
         self.config = config
-        if config.pretrained:
-            self.encoder = Wav2Vec2Model.from_pretrained(config.pretrained)
-        else:
-            self.encoder = Wav2Vec2Model(wav2vec2_config(config))
-            if config.layer_norm_features:
-                _start_from_bandpass_filters(self.encoder.get_parameter(FIRST_FILTERS))
+        if pretrained and config.pretrained:
+            self.encoder = _load_pretrained(config.pretrained)
+            return
+        self.encoder = Wav2Vec2Model(wav2vec2_config(config))
+        if config.layer_norm_features:
+            _start_from_bandpass_filters(self.encoder.get_parameter(FIRST_FILTERS))
 
     def convolve(self, sound: Tensor) -> Tensor:
         """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], T = (samples - 400) // 320 + 1."""
@@ -100,6 +112,16 @@ class FeatureStream:
         self._tail[slot] = sound[-self._keep :]
         self._window[slot] = torch.cat([self._window[slot], new])[-len(self._silence) :]
         return self._window[slot]
+
+
+def _load_pretrained(name: str) -> Wav2Vec2Model:
+    try:
+        return Wav2Vec2Model.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the Wav2Vec2 weights {name!r} cannot be loaded ({str(error).splitlines()[0]}); fetch them on a machine "
+            f"with network access and give their folder, or use the compact configuration"
+        ) from error
 
 
 def _start_from_bandpass_filters(weight: Tensor) -> None:

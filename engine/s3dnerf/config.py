@@ -17,7 +17,7 @@ DeformationKind = Literal["cross_modal", "no_correlation", "concatenated", "naiv
 class AudioConfig:
     """Wav2Vec2 (its conv stack and transformer) and the 1-D network behind it."""
 
-    pretrained: str | None = None  # a name or folder for transformers' from_pretrained; None: our own weights
+    pretrained: str | None = None  # whose published weights training may begin with; None: our own from nothing
     conv_dim: tuple[int, ...] = (64, 96, 128)
     conv_kernel: tuple[int, ...] = (80, 5, 4)  # samples of 16 kHz sound, then steps of the layer before
     conv_stride: tuple[int, ...] = (20, 4, 4)  # 320 samples in all: 50 features a second

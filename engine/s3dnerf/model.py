@@ -45,10 +45,11 @@ class Frame(NamedTuple):
 
 
 class S3DNerf(nn.Module):
-    def __init__(self, config: S3DConfig) -> None:
+    def __init__(self, config: S3DConfig, *, pretrained: bool = False) -> None:
+        """Build the model; ``pretrained`` as in ``SpeechFeatures``: a fresh start on published speech weights."""
         super().__init__()
         self.config = config
-        self.features = SpeechFeatures(config.audio)
+        self.features = SpeechFeatures(config.audio, pretrained=pretrained)
         self.audio = AudioNetwork(config)
         self.encoder = AppearanceEncoder(config)
         self.slots = SlotAttention(config)

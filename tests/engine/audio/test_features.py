@@ -1,9 +1,12 @@
 """Streaming features equal offline ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.errors import CheckpointError
 from engine.s3dnerf.config import compact
 
 torch.set_num_threads(1)
@@ -67,3 +70,21 @@ def test_a_part_of_a_feature_is_refused(speech):
 def test_window_is_645_ms():
     audio = compact().audio
     assert (audio.stride_samples, audio.receptive_samples, audio.window_samples) == (320, 400, 10_320)
+
+
+def test_published_weights_are_read_from_a_folder(tmp_path):
+    """As facebook/wav2vec2-base-960h would be, whose weights are not fetched here."""
+    audio = compact().audio
+    torch.manual_seed(5)
+    saved = SpeechFeatures(audio).eval()
+    saved.encoder.save_pretrained(tmp_path)
+    loaded = SpeechFeatures(replace(audio, pretrained=str(tmp_path)), pretrained=True).eval()
+    window = torch.randn(1, audio.window_samples)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(window), saved(window))
+
+
+def test_weights_that_cannot_be_had_are_named(tmp_path):
+    audio = replace(compact().audio, pretrained=str(tmp_path / "none"))
+    with pytest.raises(CheckpointError, match="none"):
+        SpeechFeatures(audio, pretrained=True)

@@ -1,5 +1,7 @@
 """The model's blocks: shapes, what must commute, and the paper's switches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -146,9 +148,7 @@ def test_ablations_render_and_train(kind):
 def test_paper_configuration_renders():
     """Paper-sized, with the wav2vec2-base shape but without its published weights, which are not fetched here."""
     config = paper()
-    from dataclasses import replace
-
-    config = replace(config, audio=replace(config.audio, pretrained=None, layers=1))
+    config = replace(config, audio=replace(config.audio, layers=1))
     model = S3DNerf(config).eval()
     assert config.audio.stride_samples == 320 and config.audio.receptive_samples == 400
     image, drive, _ = inputs(config)
