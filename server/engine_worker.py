@@ -177,11 +177,12 @@ class EngineWorker:
         future: Future[T] = Future()
         with self._changed:
             if self._closing:
-                future.set_exception(NotReady("the server is stopping", retry_after_s=5))
+                _refuse(future)
             elif self._streams:
                 if self._enrol_lane is None:
                     self._enrol_lane = ThreadPoolExecutor(1, "visavis-enrol", initializer=_lower_priority)
-                self._enrol_lane.submit(lambda: _settle(future, lambda: job(self._own_enrol_engine())))
+                lane = self._enrol_lane.submit(lambda: _settle(future, lambda: job(self._own_enrol_engine())))
+                lane.add_done_callback(lambda done: _refuse(future) if done.cancelled() else None)
             else:
                 self._jobs.append((job, future))
                 self._changed.notify()
@@ -220,12 +221,15 @@ class EngineWorker:
             self._slots, self._free, self._engine = slots, list(reversed(range(slots))), engine
         self.loaded.set_result(engine.spec)
         while self._wait():
-            while self._jobs:
+            if self._jobs:  # one, then a step: a session may have gone live while several waited
                 job, future = self._jobs.popleft()
                 _settle(future, lambda job=job: job(engine))  # type: ignore[misc]
-            self._tick(engine)
+            try:
+                self._tick(engine)
+            except Exception as error:  # an engine that breaks its contract must not stop this thread for ever
+                self._fail_all(error)
         while self._jobs:
-            self._jobs.popleft()[1].set_exception(NotReady("the server is stopping", retry_after_s=5))
+            _refuse(self._jobs.popleft()[1])
 
     def _wait(self) -> bool:
         """Until there is something to do; False when closing."""
@@ -294,6 +298,14 @@ class EngineWorker:
         failure = error if isinstance(error, VisavisError) else EngineFailed(f"the engine failed: {error!r}")
         self._call(taken[0].stream.fail, failure)
         self.remove(taken[0].stream)
+
+    def _fail_all(self, error: Exception) -> None:
+        log.error("the engine's thread failed outside a step; all its sessions end", exc_info=error)
+        with self._changed:
+            streams = list(self._streams.values())
+        for stream in streams:
+            self._call(stream.fail, EngineFailed(f"the engine failed: {error!r}"))
+            self.remove(stream)
 
     def _hand_back(self, index: int, one: _Taken, frame: np.ndarray) -> None:
         if index < 0:
@@ -407,6 +419,11 @@ def _settle(future: Future[T], work: Callable[[], T]) -> None:
         future.set_result(work())
     except BaseException as error:
         future.set_exception(error)
+
+
+def _refuse(future: Future[Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(NotReady("the server is stopping", retry_after_s=5))
 
 
 def _lower_priority() -> None:

@@ -249,3 +249,38 @@ async def test_nothing_is_left_after_close(harness: Make) -> None:
     assert "visavis-engine" not in [t.name for t in threading.enumerate()]
     with pytest.raises(NotReady):
         one.worker.run(lambda engine: None).result()
+
+
+async def test_enrolments_that_still_wait_at_close_are_refused(harness: Make) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(engine: Engine) -> None:
+        begun.set()
+        gate.wait(10)
+
+    one = await harness()
+    one.add(avatar_of(70))
+    one.worker.run(hold)
+    waiting = one.worker.run(lambda engine: None)
+    await asyncio.to_thread(begun.wait, 10)
+    closing = asyncio.create_task(asyncio.to_thread(one.worker.close))
+    with pytest.raises(NotReady, match="stopping"):
+        await asyncio.wait_for(asyncio.wrap_future(waiting), 5)
+    gate.set()
+    await closing
+
+
+async def test_an_engine_that_breaks_its_contract_ends_its_sessions_not_the_thread(harness: Make) -> None:
+    class Short(FakeEngine):
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            frames = super().step(rows, state)
+            return frames[:0] if rows[0].avatar.crop[0, 0, 0] == 13 else frames
+
+    one = await harness(Short)
+    bad, _, failures = one.add(avatar_of(13))
+    one.worker.push(bad, 0, np.zeros(640, np.float32))
+    await until(lambda: bool(failures))
+    stream, frames, _ = one.add(avatar_of(70))
+    for hop in range(3):
+        one.worker.push(stream, hop, np.zeros(640, np.float32))
+    await until(lambda: 0 in frames)
