@@ -7,6 +7,7 @@ no larger than asked for where the format allows it.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -120,21 +121,22 @@ def _open(data: bytes) -> Image.Image:
     """Header only."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(
-            f"the picture has more than {MAX_MEGAPIXELS} megapixels ({error}): save it smaller"
-        ) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit lies above ours; it tells the count alone
+        counted = re.search(r"\((\d+) pixels\)", str(error))
+        size = f"{int(counted[1]) / 1e6:.0f} megapixels" if counted else f"far more than {MAX_MEGAPIXELS} megapixels"
+        raise _too_many(size) from error
     except Exception as error:
         what = next((name for start, name in _FOREIGN if data.startswith(start)), None)
         kind = f"is {what}" if what else f"is no picture that can be read (it begins with {data[:8]!r})"
         raise ImageUnreadable(f"the file {kind}: save it as JPEG, PNG or WebP") from error
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 1_000_000:
-        raise ImageTooLarge(
-            f"the picture has {width} x {height} = {width * height / 1e6:.0f} megapixels, "
-            f"at most {MAX_MEGAPIXELS} are read: save it smaller"
-        )
+        raise _too_many(f"{width} x {height} = {width * height / 1e6:.0f} megapixels")
     return image
+
+
+def _too_many(size: str) -> ImageTooLarge:
+    return ImageTooLarge(f"the picture has {size}, at most {MAX_MEGAPIXELS} are read: save it smaller")
 
 
 def _decode(image: Image.Image, fit: int | None) -> Photo:
