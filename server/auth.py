@@ -8,10 +8,10 @@ loopback one, which stops a hostile page that has its own name point to 127.0.0.
 from __future__ import annotations
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -73,7 +73,7 @@ class Gate:
                 f"host name {host[:80]!r} is not this machine's: open http://127.0.0.1, or start the server with a key"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             raise ForeignOrigin(f"requests from {origin[:80]!r} are not served: use this server's own page")
 
     def _welcome(self) -> Response:
@@ -108,15 +108,21 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         if query.get("key"):
             return query["key"][0]
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return None
-    return cookies[COOKIE].value if COOKIE in cookies else None
+    # Starlette's parser, not http.cookies: that one drops all cookies where one is odd, and other servers
+    # of this machine share ours.
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE)
 
 
 def _opens_page_with_key(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["path"] == "/" and b"key=" in scope.get("query_string", b"")
+
+
+def _host_of(origin: str) -> str:
+    """``host:port`` of an origin, "" where it cannot be read."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _name_of(host: str) -> str:

@@ -63,11 +63,20 @@ class ServerConfig:
             raise ConfigError(f"max sessions is {self.max_sessions}: it must be at least 1")
         if self.api_key is not None and len(self.api_key) < 8:
             raise ConfigError("the API key is shorter than 8 characters: choose one that cannot be guessed")
+        if self.api_key is not None and not _fits_in_header(self.api_key):
+            raise ConfigError(
+                "the API key holds characters that a header cannot carry: use ASCII letters, digits and signs, "
+                "without spaces at its ends"
+            )
         if self.api_key is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached from other machines, so an API key is required: "
                 "give one with --api-key or in the environment variable VISAVIS_API_KEY, or keep to 127.0.0.1"
             )
+
+
+def _fits_in_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and key == key.strip()
 
 
 def is_loopback(host: str) -> bool:

@@ -44,6 +44,14 @@ async def test_header_and_cookie_open_and_the_address_keeps_no_key(locked) -> No
         assert (await visitor.get("/")).status_code == 200
 
 
+async def test_the_cookie_counts_beside_odd_ones_of_other_servers(locked) -> None:
+    async with httpx.AsyncClient(base_url=locked.url, trust_env=False) as visitor:
+        cookie = (await visitor.get("/", params={"key": KEY})).headers["set-cookie"].split(";")[0]
+        visitor.cookies.clear()
+        answer = await visitor.get("/v1/info", headers={"Cookie": f'odd[one]={{"a": 1}}; {cookie}'})
+        assert answer.status_code == 200
+
+
 async def test_the_key_in_a_query_counts_for_the_page_and_sockets_only(locked) -> None:
     async with httpx.AsyncClient(base_url=locked.url, trust_env=False) as stranger:
         assert (await stranger.get("/v1/info", params={"key": KEY})).status_code == 401
@@ -60,7 +68,12 @@ async def test_sockets_ask_for_the_key(locked) -> None:
 
 
 async def test_pages_of_other_sites_are_refused(server) -> None:
-    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Host": "evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[::1"},
+    ):
         answer = await server.http.get("/v1/info", headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
     own = {"Origin": server.url}

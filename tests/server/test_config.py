@@ -21,7 +21,17 @@ def test_any_other_address_needs_one(host: str) -> None:
     assert ServerConfig(host=host, api_key="long enough").host == host
 
 
-@pytest.mark.parametrize("fields", [{"port": 70_000}, {"engine": "nosuch"}, {"max_sessions": 0}, {"api_key": "short"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"port": 70_000},
+        {"engine": "nosuch"},
+        {"max_sessions": 0},
+        {"api_key": "short"},
+        {"api_key": "schlüssel-wort"},
+        {"api_key": "ends in a space "},
+    ],
+)
 def test_what_cannot_work_is_refused(fields: dict) -> None:
     with pytest.raises(ConfigError):
         ServerConfig(**fields)
