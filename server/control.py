@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -78,7 +77,10 @@ async def _obey(message: dict[str, Any], session: Session, get_avatar: GetAvatar
                 raise RequestInvalid("candidate must be an object or null")
             session.add_candidate(candidate)
         case "mute":
-            session.mute(bool(message.get("muted")))
+            muted = message.get("muted")
+            if not isinstance(muted, bool):
+                raise RequestInvalid(f"muted is {str(muted)[:40]}: it must be true or false")
+            session.mute(muted)
         case "avatar":
             avatar_id = str(message.get("avatar_id"))
             session.switch_avatar(avatar_id, await get_avatar(avatar_id))
@@ -104,7 +106,7 @@ def _read(text: str) -> dict[str, Any]:
 
 
 def _number(value: Any, name: str, least: float, most: float) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
         raise RequestInvalid(f"{name} is {str(value)[:40]}: it must be a number from {least:g} to {most:g}")
     return float(value)
 

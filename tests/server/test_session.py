@@ -105,6 +105,9 @@ async def test_control_messages_act_and_wrong_ones_are_answered(server, picture:
         assert await refused("[]") == "request_invalid"
         assert await refused('{"type": "dance"}') == "request_invalid"
         assert await refused('{"type": "options", "motion": 7}') == "request_invalid"
+        assert await refused('{"type": "options", "motion": %s}' % ("9" * 400)) == "request_invalid"
+        assert await refused('{"type": "options", "motion": NaN}') == "request_invalid"
+        assert await refused('{"type": "mute", "muted": "false"}') == "request_invalid"
         assert await refused('{"type": "candidate", "candidate": {"candidate": "x"}}') == "candidate_invalid"
         assert await refused('{"type": "avatar", "avatar_id": "nosuch"}') == "avatar_not_found"
         await socket.send(json.dumps({"type": "avatar", "avatar_id": other}))
