@@ -89,8 +89,8 @@ def make_server(config: ServerConfig, app: object, *, log_level: str = "info") -
             port=config.port,
             ws="websockets-sansio",
             ws_max_size=MAX_WS_BYTES,
-            log_level=log_level,
-            access_log=False,  # addresses may hold the key
+            log_level="error" if log_level == "error" else "warning",  # below that it logs addresses of sockets ...
+            access_log=False,  # ... and requests, which may hold the key
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
         )
@@ -99,7 +99,7 @@ def make_server(config: ServerConfig, app: object, *, log_level: str = "info") -
 
 async def _serve(config: ServerConfig, level: str) -> int:
     app = create_app(config)
-    server = make_server(config, app, log_level="warning" if level == "info" else level)
+    server = make_server(config, app, log_level=level)
     serving = asyncio.create_task(server.serve())
     failed = False
     announced = False
