@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.api import Engine
+from engine.data_folder import default_data_folder
 from engine.registry import DEFAULT_ENGINE, engine_names
-from tools.data_folder import default_data_folder
 
 REINSTALL = "run `make setup` again, or pip install -e . and pip install --no-deps mediapipe==0.10.21"
 FETCH_AGAIN = "a file of the project is missing or damaged: get the project again"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from engine.cache import AvatarStore
+from engine.data_folder import default_data_folder
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
-from tools.data_folder import default_data_folder
 from tools.files import read_bytes
 
 DAY_S = 86_400
@@ -39,6 +40,7 @@ def enrol(picture: bytes, *, folder: Path, engine_name: str, keep_days: float) -
         PortraitError, AvatarError, CheckpointError, EngineUnavailable: as they say.
     """
     store = AvatarStore(folder)
+    store.sweep(time.time())  # what has expired goes, although no server may be running
     engine = create_engine(engine_name)
     try:
         avatar = engine.enrol(picture)
@@ -59,7 +61,8 @@ def main(argv: list[str]) -> int:
     avatar_id = enrol(picture, folder=args.data, engine_name=args.engine, keep_days=args.keep_days)
     print(avatar_id)
     kept = f"for {args.keep_days:g} days" if args.keep_days else "until it is deleted"
-    print(f"Kept {kept}. Serve it with: visavis serve --data {args.data}", file=sys.stderr)
+    where = "" if args.data == default_data_folder() else f" --data {shlex.quote(str(args.data))}"
+    print(f"Kept {kept}. Serve it with: visavis serve{where}", file=sys.stderr)
     return 0
 
 

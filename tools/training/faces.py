@@ -10,8 +10,10 @@ import numpy as np
 
 from engine.landmarks import FACE_OVAL, LIPS, LIPS_INNER, brow_height, eye_distance, eye_openness, relative_pose
 from engine.s3dnerf.face import controls
-from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, still_head
+from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, inner_gaps, still_head
 from tools.training.clips import Clip
+
+MOUTH_SHOWS = 0.03  # eye distances between the inner lips from which on a mouth has an inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,16 @@ def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.nd
     return pair, (to_px @ affine @ np.linalg.inv(to_px))[:2].astype(np.float32)
 
 
-def transplant_mouth(
-    speaker: np.ndarray, speaking: np.ndarray, still: np.ndarray, pair: Pair
-) -> tuple[np.ndarray, np.ndarray]:
-    """The inside of a speaker's mouth laid into a driven still's: what that portrait might show.
+def inner_lips(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """The inside of the mouth, soft-edged: [478, 3] -> float32 [size, size] in [0, 1], nothing on a closed one."""
+    inside = np.zeros((size, size), np.uint8)
+    outline = (landmarks[LIPS_INNER, :2] + 1) / 2 * size * 16
+    cv2.fillPoly(inside, [outline.astype(np.int32)], [255], shift=4)
+    return cv2.GaussianBlur(inside, (0, 0), 1).astype(np.float32) / 255
+
+
+def transplant_mouth(speaker: np.ndarray, speaking: np.ndarray, still: np.ndarray, pair: Pair) -> np.ndarray:
+    """A speaker's frame laid over a driven still, mouth on mouth: what that portrait's might show inside.
 
     Args:
         speaker: frame whose code drives the still, uint8 [256, 256, 3].
@@ -119,9 +127,11 @@ def transplant_mouth(
 
     Returns:
         the speaker's frame moved onto the still's wanted inner lips and toned like the still, uint8
-        [256, 256, 3]; and the inside of these lips, float32 [256, 256], soft-edged.
+        [256, 256, 3]; the still itself where the speaker's mouth is all but closed.
     """
     size = len(still)
+    if inner_gaps(speaking).max() < MOUTH_SHOWS:
+        return still
     ours, theirs = ((lm[LIPS_INNER, :2] + 1) / 2 * size for lm in (pair.target, speaking))
     known = np.concatenate([theirs, np.ones((len(theirs), 1))], 1)
     affine = np.linalg.lstsq(known, ours, rcond=None)[0].T  # still from speaker
@@ -130,10 +140,7 @@ def transplant_mouth(
     toned = moved.astype(np.float32) * np.clip(skin[0] / np.maximum(skin[1], 1), 0.5, 1.6)
     if np.abs(skin[0] - skin[0].mean()).max() < 4:  # a black-and-white portrait
         toned = np.repeat(toned.mean(2, keepdims=True), 3, 2)
-    inside = np.zeros((size, size), np.uint8)
-    outline = pair.target[LIPS_INNER, :2]
-    cv2.fillPoly(inside, [((outline + 1) / 2 * size * 16).astype(np.int32)], [255], shift=4)
-    return np.clip(toned, 0, 255).astype(np.uint8), cv2.GaussianBlur(inside, (0, 0), 1).astype(np.float32) / 255
+    return np.clip(toned, 0, 255).astype(np.uint8)
 
 
 def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from tools.training.faces import (
     driven_still,
     face_mask,
     frame_pair,
+    inner_lips,
     moved_still,
     transplant_mouth,
 )
@@ -41,16 +42,14 @@ class RenderRecipe:
     sources: int = 5  # portraits of a batch; each is encoded once
     targets: int = 2  # frames of each
     in_a_row: bool = False  # frames follow one another, as the lip-sync discriminator wants them
-    moved_stills: float = 0.2  # share of rows that are stills rebuilt from themselves
-    driven_stills: float = 0.25  # share of rows that are stills with a speaker's lips and inside of the mouth
+    moved_stills: float = 0.12  # share of rows that are stills rebuilt from themselves
+    driven_stills: float = 0.33  # share of rows that are stills with a speaker's lips and inside of the mouth
     rate: float = 6e-4
     field_rate: float = 1.5e-4
     lip_weight: float = 8.0
+    inside_weight: float = 16.0  # of the inside of a driven still's mouth, the only picture that it has
     weights: LossWeights = LossWeights()  # the paper's, for the terms of equation (9) that are on
     seed: int = 0
-
-
-NOTHING = np.zeros((CROP_PX, CROP_PX), np.float32)
 
 
 class Group(NamedTuple):
@@ -61,7 +60,6 @@ class Group(NamedTuple):
     driving: list[Tensor]  # a_dri of each frame
     pictured: bool  # whether the frames are real pictures
     spoken: bool  # whether they are a clip's, with its own sound
-    inside: list[np.ndarray]  # of each frame, float32 [256, 256]: where a frame shows a mouth's inside alone
 
 
 class Rows:
@@ -84,9 +82,9 @@ class Rows:
         """One batch of S portraits and B = S * targets frames, frames of a portrait one behind the other.
 
         ``source_image`` [S, 3, 256, 256], ``target_image`` [B, 3, 256, 256], ``driving``
-        [B, tokens, width], ``mask`` [B, 1, 256, 256], ``pictured`` [B] (0: the inside of the mouth alone, at
-        ``inside`` [B, 1, 256, 256]), ``spoken`` [B] (a clip with its own sound), and a
-        ``Pair``'s fields [B, ...].
+        [B, tokens, width], ``mask`` [B, 1, 256, 256], ``inside`` of the lips
+        [B, 1, 256, 256], ``pictured`` [B] (0: only the inside of the lips is a picture), ``spoken`` [B]
+        (a clip with its own sound), and a ``Pair``'s fields [B, ...].
         """
         return self._queue.get()
 
@@ -100,9 +98,7 @@ class Rows:
             batch["target_image"] = torch.from_numpy(np.stack(images))
             batch["driving"] = torch.stack([driving for group in groups for driving in group.driving])
             batch["pictured"] = torch.tensor([float(group.pictured) for group in groups for _ in group.pairs])
-            batch["inside"] = torch.from_numpy(np.stack([inside for group in groups for inside in group.inside]))[
-                :, None
-            ]
+            batch["inside"] = torch.from_numpy(np.stack([inner_lips(pair.target, CROP_PX) for pair in pairs]))[:, None]
             batch["spoken"] = torch.tensor([float(group.spoken) for group in groups for _ in group.pairs])
             batch["mask"] = torch.from_numpy(np.stack([face_mask(pair.target, CROP_PX) for pair in pairs]))[:, None]
             self._queue.put(batch)
@@ -119,7 +115,7 @@ class Rows:
         if kind >= recipe.moved_stills + recipe.driven_stills:
             images = change_tone([track.clip.frame(i) for i in (source, *targets)], rng)
             pairs = [frame_pair(track, target, source) for target in targets]
-            return Group(pairs, images, [self.driving[which][t] for t in targets], True, True, [NOTHING] * len(pairs))
+            return Group(pairs, images, [self.driving[which][t] for t in targets], True, True)
         still = self.stills[rng.integers(len(self.stills))]
         image = still.clip.frame(0)
         if kind < recipe.driven_stills:
@@ -128,19 +124,13 @@ class Rows:
                 transplant_mouth(track.clip.frame(target), track.clip.landmarks[target], image, pair)
                 for target, pair in zip(targets, pairs, strict=True)
             ]
-            images = change_tone([image, *(mouth for mouth, _ in mouths)], rng)
-            return Group(pairs, images, [self.driving[which][t] for t in targets], False, False, [m for _, m in mouths])
+            images = change_tone([image, *mouths], rng)
+            return Group(pairs, images, [self.driving[which][t] for t in targets], False, False)
         moves = [moved_still(still, rng) for _ in targets]
         images = change_tone([image, *(_move(image, affine) for _, affine in moves)], rng)
         nearest = int(np.abs(track.codes - still.own[0]).sum(1).argmin())
-        return Group(
-            [pair for pair, _ in moves],
-            images,
-            [self.driving[which][nearest]] * len(moves),
-            True,
-            False,
-            [NOTHING] * len(moves),
-        )
+        driving = [self.driving[which][nearest]] * len(moves)
+        return Group([pair for pair, _ in moves], images, driving, True, False)
 
 
 def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
@@ -190,7 +180,7 @@ def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recip
     inside = F.grid_sample(batch["inside"], grid, align_corners=False)
     stand_in = torch.lerp(frame.warped.detach().float(), truth, inside)
     truth = torch.where(has > 0, truth, stand_in)
-    weight = 1 + recipe.lip_weight * lip_blob(batch["target"], grid)
+    weight = 1 + recipe.lip_weight * lip_blob(batch["target"], grid) + recipe.inside_weight * inside * (1 - has)
     miss = frame.fine - truth
     losses = {
         "coarse": ((frame.coarse.colour - small).abs() * small_mask).mean() * 0.5,
@@ -200,6 +190,9 @@ def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recip
         + (miss.diff(dim=-2).abs() * weight[..., 1:, :]).mean(),
         "opacity": ((1 - frame.coarse.opacity).pow(2) * small_mask).mean() * 0.1,
     }
+    # The paint must cover the inside of the lips on any face; elsewhere it is free.
+    uncovered = -torch.log(frame.paint.cover + 1e-3) * inside
+    losses["cover"] = uncovered.sum() / (inside.sum() + 100) * 0.03
     half = F.avg_pool2d(miss, 4)
     losses["blurred"] = (half.abs() * F.avg_pool2d(weight, 4)).mean()
     return losses
