@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 PUMP_EVERY_S = 0.01  # how often a session looks for hops when no packet comes
 WATCH_EVERY_S = 1.0
+CLOSE_TIMEOUT_S = 10.0  # a relay that has gone would hold a closing connection, and a stopping server, for minutes
 OUTBOX_MESSAGES = 32  # per WebSocket; one that does not read loses the oldest
 REMEMBERED = 100  # ended sessions whose reason can still be asked for
 
@@ -296,7 +297,8 @@ class Session:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            await self._peer.close()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._peer.close()
         except Exception:
             log.exception("the connection of session %s did not close cleanly", self.id)
 
