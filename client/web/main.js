@@ -238,8 +238,9 @@ $("hear").addEventListener("change", () => void ($("video").muted = !$("hear").c
 $("microphone").addEventListener("change", changeMicrophone);
 $("motion").addEventListener("input", () => {
   $("motion-value").textContent = `${Math.round($("motion").value * 100)} %`;
-  session?.setMotion(Number($("motion").value));
 });
+// Told once the slider is let go: the head goes back to rest at every change.
+$("motion").addEventListener("change", () => session?.setMotion(Number($("motion").value)));
 $("upload-form").addEventListener("submit", upload);
 $("delete").addEventListener("click", askToDelete);
 picker.addEventListener("choose", showChosen);
