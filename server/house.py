@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from engine.api import Avatar, Engine
-from engine.cache import DEFAULT_AVATAR_ID, AvatarStore
+from engine.cache import DEFAULT_AVATAR_ID
 from engine.errors import VisavisError
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.limits import RateLimit
 from server.session import Sessions
+from server.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class House:
         loop.set_default_executor(ThreadPoolExecutor(max(4, cpus + 2), "visavis-encode"))
         self.config = config
         self.worker = EngineWorker(make_engine, slots=config.max_sessions, marked=config.marked, loop=loop)
-        self.store = AvatarStore(config.data_folder)
+        self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
         self.uploads = RateLimit(config.limits.uploads_per_minute)
         self.ready = asyncio.Event()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from engine.data_folder import default_data_folder
 from engine.registry import DEFAULT_ENGINE, engine_names
 from server.app import create_app
 from server.config import ServerConfig
@@ -28,7 +29,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; one that others reach needs a key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names())
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep avatars here; otherwise only in memory")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep uploads here, and show what is enrolled here; "
+        "otherwise uploads stay in memory, and what 'visavis enrol' keeps in its default folder is shown",
+    )
     parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time; default: measured")
     parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
     parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
@@ -51,11 +58,19 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         port=args.port,
         engine=args.engine,
         data_folder=args.data,
+        enrolled_folder=_enrolled_folder() if args.data is None else None,
         max_sessions=args.max_sessions,
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
         ice_servers=tuple(args.ice_server),
     )
+
+
+def _enrolled_folder() -> Path | None:
+    try:
+        return default_data_folder()
+    except RuntimeError:
+        return None  # a user without a home has enrolled nothing there
 
 
 def main(argv: Sequence[str] | None = None) -> int:

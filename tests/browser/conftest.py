@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -74,7 +75,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
             log_path = tmp_path_factory.mktemp("server") / "log.txt"
             log = stack.enter_context(log_path.open("wb"))
             command = [sys.executable, "-m", "server.main", "--port", str(port), *arguments]
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, "XDG_DATA_HOME": str(log_path.parent)}  # shows no avatars of whoever runs this
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
             stack.callback(_stop, process)
             server = Server(process, f"http://127.0.0.1:{port}")
             _wait_until_ready(server, log_path)

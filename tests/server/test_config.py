@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,8 @@ def test_the_command_refuses_an_open_door_with_a_sentence(
     assert "--api-key" in capsys.readouterr().err
 
 
-def test_the_command_serves_and_stops() -> None:
+def test_the_command_serves_and_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     command = [sys.executable, "-m", "server.main", "--engine", "fake", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -37,6 +37,19 @@ def test_the_printed_id_is_an_avatar_that_the_server_finds(portrait, capsys):
     assert expires_at is not None and abs(expires_at - time.time() - 2 * 86_400) < 60
 
 
+def test_it_says_how_to_serve_the_folder_it_used(portrait, capsys):
+    assert enrol(portrait, "--consent") == 0
+    assert capsys.readouterr().err.strip().endswith(f"visavis serve --data {portrait.with_name('data')}")
+
+
+def test_avatars_whose_time_is_over_go_with_the_next_enrolment(portrait, capsys):
+    store = AvatarStore(portrait.with_name("data"))
+    old = store.put(FakeEngine().enrol(portrait_jpeg()), expires_at=1.0, source=portrait_jpeg())
+    assert enrol(portrait, "--consent") == 0
+    kept = [path.stem for path in portrait.with_name("data").iterdir()]
+    assert kept == [capsys.readouterr().out.strip()] and old not in kept
+
+
 def test_zero_days_keep_it_until_it_is_deleted(portrait, capsys):
     assert enrol(portrait, "--consent", "--keep-days", "0") == 0
     avatar_id = capsys.readouterr().out.strip()
