@@ -1,21 +1,19 @@
 """The one thread that touches the engine: it loads it, steps it for all sessions, and hands frames back.
 
 Sound comes in as hops, frames go out by ``call_soon_threadsafe``; nobody else ever waits for the engine.
-Portraits are enrolled on the same thread while no session is live. While one is, a second instance of
-the engine enrols on a thread of its own with low priority, so that no picture freezes for the better
-part of a second.
+Portraits are enrolled on the same thread while no session is live, else beside it (``enrol_lane.py``), so
+that no picture freezes for the better part of a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +23,7 @@ from engine.batch import Turn, Waiting, plan_step
 from engine.errors import VisavisError
 from engine.mark import stamp
 from engine.trace import Trace
+from server.enrol_lane import EnrolLane, Enroller, refuse, settle
 from server.errors import EngineFailed, NotReady
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ INBOX_HOPS = 25  # one second of unheard sound per stream; beyond it the oldest 
 WARM_STEPS = 4  # of each size
 STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last
 LOAD = 0.75  # of the engine's time that sessions may fill, where the operator set no number
-ENROL_NICENESS = 10
 T = TypeVar("T")
 
 
@@ -108,8 +106,7 @@ class EngineWorker:
         self._changed = threading.Condition()
         self._row_s = 0.0  # time to draw one row, running average
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
-        self._enrol_lane: ThreadPoolExecutor | None = None
-        self._enrol_engine: Engine | None = None
+        self._lane = EnrolLane(make_engine)
 
     # ---- any thread ------------------------------------------------------------------------------
 
@@ -177,12 +174,9 @@ class EngineWorker:
         future: Future[T] = Future()
         with self._changed:
             if self._closing:
-                _refuse(future)
+                refuse(future)
             elif self._streams:
-                if self._enrol_lane is None:
-                    self._enrol_lane = ThreadPoolExecutor(1, "visavis-enrol", initializer=_lower_priority)
-                lane = self._enrol_lane.submit(lambda: _settle(future, lambda: job(self._own_enrol_engine())))
-                lane.add_done_callback(lambda done: _refuse(future) if done.cancelled() else None)
+                self._lane.submit(job, future)
             else:
                 self._jobs.append((job, future))
                 self._changed.notify()
@@ -190,21 +184,18 @@ class EngineWorker:
 
     def enroller(self) -> Engine:
         """An engine for ``AvatarStore``: it enrols from any other thread, and does nothing else."""
-        return _Enroller(self)
+        return Enroller(self.engine.spec, self.engine.fingerprint, self.run)
 
     def close(self) -> None:
         """Stop the threads; waits for the step or enrolment that is going on."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-            lane = self._enrol_lane
-        if lane is not None:
-            lane.shutdown(wait=True, cancel_futures=True)
+        self._lane.close()
         if self._thread.ident is not None:
             self._thread.join()
-        for engine in (self._engine, self._enrol_engine):
-            if engine is not None:
-                engine.close()
+        if self._engine is not None:
+            self._engine.close()
 
     # ---- the engine's thread ---------------------------------------------------------------------
 
@@ -223,13 +214,13 @@ class EngineWorker:
         while self._wait():
             if self._jobs:  # one, then a step: a session may have gone live while several waited
                 job, future = self._jobs.popleft()
-                _settle(future, lambda job=job: job(engine))  # type: ignore[misc]
+                settle(future, lambda job=job: job(engine))  # type: ignore[misc]
             try:
                 self._tick(engine)
             except Exception as error:  # an engine that breaks its contract must not stop this thread for ever
                 self._fail_all(error)
         while self._jobs:
-            _refuse(self._jobs.popleft()[1])
+            refuse(self._jobs.popleft()[1])
 
     def _wait(self) -> bool:
         """Until there is something to do; False when closing."""
@@ -361,11 +352,6 @@ class EngineWorker:
             self._free = [slot for slot in self._free if slot < self._slots]
         log.info("a frame takes %.1f ms to draw; sessions at a time: %d", self._row_s * 1000, self._slots)
 
-    def _own_enrol_engine(self) -> Engine:
-        if self._enrol_engine is None:
-            self._enrol_engine = self._make_engine()
-        return self._enrol_engine
-
 
 class _Taken:
     """A row on its way through a step."""
@@ -378,54 +364,8 @@ class _Taken:
         self.reset = reset
 
 
-class _Enroller(Engine):
-    """Enrols through a worker and blocks until it is done. Not for the worker's thread nor the loop's."""
-
-    def __init__(self, worker: EngineWorker) -> None:
-        self._worker = worker
-        self.spec = worker.engine.spec
-        self.fingerprint = worker.engine.fingerprint
-
-    def enrol(self, image: bytes) -> Avatar:
-        try:
-            return self._worker.run(lambda engine: engine.enrol(image)).result()
-        except VisavisError:
-            raise
-        except Exception as error:
-            log.exception("an enrolment failed")
-            raise EngineFailed("the portrait could not be enrolled: the engine failed; see the server's log") from error
-
-    def batch_key(self, avatar: Avatar) -> Hashable:
-        raise NotImplementedError("only enrols")
-
-    def init_state(self, max_batch: int) -> StreamState:
-        raise NotImplementedError("only enrols")
-
-    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
-        raise NotImplementedError("only enrols")
-
-
 def _key_of(engine: Engine, stream: Stream) -> Hashable:
     try:
         return engine.batch_key(stream.avatar)
     except Exception:
         return stream  # steps alone, and fails there where it can be told apart
-
-
-def _settle(future: Future[T], work: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
-
-
-def _refuse(future: Future[Any]) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_exception(NotReady("the server is stopping", retry_after_s=5))
-
-
-def _lower_priority() -> None:
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENROL_NICENESS)  # Linux: this thread only
