@@ -26,18 +26,39 @@ from starlette.exceptions import HTTPException
 
 from engine.api import Avatar, Engine, StreamOptions
 from engine.cache import DEFAULT_AVATAR_ID, AvatarRecord
-from engine.errors import VisavisError
+from engine.errors import (
+    AvatarDamaged,
+    AvatarError,
+    AvatarNotFound,
+    AvatarStale,
+    FaceCropped,
+    FaceTooSmall,
+    FaceTurned,
+    ImageTooLarge,
+    ImageUnreadable,
+    NoFace,
+    SeveralFaces,
+    VisavisError,
+)
 from engine.mark import stamp
 from engine.registry import create_engine
 from server import metrics
+from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
 from server.control import serve_socket
 from server.docs_page import render_docs
 from server.errors import (
+    CodecUnsupported,
     ConsentRequired,
+    EngineFailed,
     NotReady,
+    OfferInvalid,
+    RateLimited,
     RequestInvalid,
+    ServerFull,
+    SessionNotFound,
+    UploadTooLarge,
     error_body,
     http_headers,
     http_status,
@@ -59,6 +80,15 @@ Every failure is JSON: {"error": {"code", "message"}}. Where an API key is set, 
 
 A session's WebSocket, /v1/sessions/{id}/ws, takes candidate, mute, avatar, options and ping messages, and
 sends status, stats (every second), pong and error."""
+
+
+_FACE_FAILURES = (NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned)
+_UPLOAD_FAILURES = (
+    *(RequestInvalid, ConsentRequired, UploadTooLarge, ImageTooLarge, ImageUnreadable),
+    *(*_FACE_FAILURES, RateLimited, EngineFailed, NotReady),
+)
+_AVATAR_FAILURES = (AvatarNotFound, AvatarStale, AvatarDamaged, EngineFailed, NotReady)
+_CALL_FAILURES = (RequestInvalid, OfferInvalid, CodecUnsupported, UploadTooLarge, *_AVATAR_FAILURES, ServerFull)
 
 
 class OfferBody(BaseModel):
@@ -104,6 +134,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        responses=any_failure(),
     )
     _add_errors(app)
     _add_pages(app, config)
@@ -165,7 +196,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"description": "still loading, or the engine could not be loaded"}})
+    @app.get("/readyz", responses=failures(NotReady))
     async def readyz(request: Request) -> dict[str, str]:
         """Sessions can be opened."""
         _house(request).require_ready()
@@ -202,7 +233,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
 def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
     limits = config.limits
 
-    @app.post("/v1/avatars", status_code=201)
+    @app.post("/v1/avatars", status_code=201, responses=failures(*_UPLOAD_FAILURES))
     async def enrol_avatar(
         request: Request,
         portrait: Annotated[UploadFile, File(description="JPEG, PNG or WebP with one face")],
@@ -234,13 +265,17 @@ def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
         records = await _house(request).blocking(_house(request).store.list)
         return {"avatars": [_avatar_json(r, config) for r in records]}
 
-    @app.get("/v1/avatars/{avatar_id}")
+    @app.get("/v1/avatars/{avatar_id}", responses=failures(AvatarNotFound, AvatarDamaged))
     async def describe_avatar(request: Request, avatar_id: str) -> dict[str, Any]:
         """One avatar."""
         house = _house(request)
         return _avatar_json(await house.blocking(lambda: house.store.describe(avatar_id)), config)
 
-    @app.get("/v1/avatars/{avatar_id}/thumbnail", responses={200: {"content": {"image/jpeg": {}}}})
+    @app.get(
+        "/v1/avatars/{avatar_id}/thumbnail",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}, **failures(*_AVATAR_FAILURES)},
+    )
     async def thumbnail(request: Request, avatar_id: str) -> Response:
         """Its picture, as the engine sees it."""
         house = _house(request)
@@ -248,7 +283,7 @@ def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
         jpeg = await house.blocking(lambda: _jpeg(avatar))
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
-    @app.delete("/v1/avatars/{avatar_id}", status_code=204)
+    @app.delete("/v1/avatars/{avatar_id}", status_code=204, responses=failures(AvatarNotFound, AvatarError))
     async def delete_avatar(request: Request, avatar_id: str) -> None:
         """Remove an avatar and its picture; sessions that show it go on until they end."""
         house = _house(request)
@@ -258,7 +293,7 @@ def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
 def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
     limits = config.limits
 
-    @app.post("/v1/sessions", status_code=201)
+    @app.post("/v1/sessions", status_code=201, responses=failures(*_CALL_FAILURES))
     async def open_session(request: Request, body: SessionBody) -> dict[str, Any]:
         """Answer an SDP offer with an avatar that speaks what the peer says."""
         house = _house(request)
@@ -286,12 +321,12 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
             "lookahead_ms": house.worker.engine.spec.lookahead_ms,
         }
 
-    @app.get("/v1/sessions/{session_id}")
+    @app.get("/v1/sessions/{session_id}", responses=failures(SessionNotFound))
     async def describe_session(request: Request, session_id: str) -> dict[str, Any]:
         """State of a session, and why it ended."""
         return _house(request).sessions.describe(session_id)
 
-    @app.delete("/v1/sessions/{session_id}", status_code=204)
+    @app.delete("/v1/sessions/{session_id}", status_code=204, responses=failures(SessionNotFound))
     async def end_session(request: Request, session_id: str) -> None:
         """End a session; its place is free when this answers."""
         _house(request).sessions.get(session_id).end("ended on request")

@@ -130,9 +130,14 @@ HTTP_STATUS: dict[type[VisavisError], int] = {
 }
 
 
+def status_of(kind: type[VisavisError]) -> int:
+    """The status of a class of errors."""
+    return next(HTTP_STATUS[base] for base in kind.__mro__ if base in HTTP_STATUS)
+
+
 def http_status(error: VisavisError) -> int:
     """The status that tells an HTTP client of ``error``."""
-    return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
+    return status_of(type(error))
 
 
 def http_headers(error: VisavisError) -> dict[str, str]:

@@ -5,6 +5,7 @@ import pytest
 
 from engine.errors import CheckpointError
 from engine.fake import FakeEngine
+from server.config import LimitConfig
 
 
 async def test_info_says_what_runs(server) -> None:
@@ -87,3 +88,51 @@ async def test_leaving_the_mark_out_is_told_to_the_operator_and_to_clients(
     server = await serve(marked=marked)
     assert (await server.http.get("/v1/info")).json()["mark"] is marked
     assert any("no visible mark" in r.message and r.levelname == "WARNING" for r in caplog.records) is not marked
+
+
+async def test_the_description_tells_which_failures_come(serve, picture: bytes) -> None:
+    server = await serve(limits=LimitConfig(upload_bytes=50_000))
+    described = (await server.http.get("/openapi.json")).json()
+    http = server.http
+    failed = {
+        ("/v1/avatars", "post"): [
+            await http.post("/v1/avatars", data={"consent": "true"}),
+            await server.upload(picture, keep_s="soon"),
+            await server.upload(picture, consent="no"),
+            await server.upload(b"no picture"),
+            await server.upload(bytes(60_000)),
+            await http.post("/v1/avatars", headers={"Origin": "http://elsewhere"}),
+        ],
+        ("/v1/avatars/{avatar_id}", "get"): [await http.get("/v1/avatars/nosuch")],
+        ("/v1/avatars/{avatar_id}", "delete"): [
+            await http.delete("/v1/avatars/nosuch"),
+            await http.delete("/v1/avatars/default"),
+        ],
+        ("/v1/avatars/{avatar_id}/thumbnail", "get"): [await http.get("/v1/avatars/nosuch/thumbnail")],
+        ("/v1/sessions", "post"): [
+            await http.post("/v1/sessions", json={"offer": 1}),
+            await http.post("/v1/sessions", json={"offer": {"type": "offer", "sdp": ""}}),
+        ],
+        ("/v1/sessions/{session_id}", "get"): [await http.get("/v1/sessions/nosuch")],
+        ("/v1/sessions/{session_id}", "delete"): [await http.delete("/v1/sessions/nosuch")],
+    }
+    for (path, method), answers in failed.items():
+        promised = described["paths"][path][method]["responses"]
+        for answer in answers:
+            assert answer.is_error
+            said = promised[str(answer.status_code)]
+            assert answer.json()["error"]["code"] in said["description"].split(", ")
+            assert said["content"]["application/json"]["schema"]["$ref"].endswith("/FailureBody")
+
+
+async def test_bad_fields_are_not_described_as_422(server) -> None:
+    described = (await server.http.get("/openapi.json")).json()
+    told = {
+        (path, method): operation["responses"]["422"]["description"]
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+        if "422" in operation["responses"]
+    }
+    assert list(told) == [("/v1/avatars", "post")]
+    assert told["/v1/avatars", "post"] == "no_face, several_faces, face_too_small, face_cropped, face_turned"
+    assert "HTTPValidationError" not in described["components"]["schemas"]
