@@ -12,7 +12,8 @@ from fastapi import WebSocket, WebSocketDisconnect
 from engine.api import Avatar
 from engine.errors import VisavisError
 from server.errors import RequestInvalid, SessionNotFound
-from server.session import Session, Sessions
+from server.session import Session
+from server.sessions import Sessions
 
 CLOSE_NORMAL = 1000
 CLOSE_NO_SESSION = 4404

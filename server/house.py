@@ -17,7 +17,7 @@ from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.limits import RateLimit
-from server.session import Sessions
+from server.sessions import Sessions
 from server.shelves import Shelves
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from server.engine_worker import EngineWorker
-from server.session import Sessions
+from server.sessions import Sessions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

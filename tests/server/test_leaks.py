@@ -8,7 +8,8 @@ import os
 import threading
 from collections import Counter
 
-from server.session import Session, Sessions
+from server.session import Session
+from server.sessions import Sessions
 from tests.server.caller import Caller, Server
 
 SESSIONS = 50

@@ -1,0 +1,107 @@
+"""All live avatars of a server: who may begin, who is there, why those that were there ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from server.config import ServerConfig
+from server.engine_worker import EngineWorker
+from server.errors import ServerFull, SessionNotFound
+from server.session import Session, SessionOrder
+from server.signaling import Offer
+
+REMEMBERED = 100  # ended sessions whose reason can still be asked for
+
+
+class Sessions:
+    """The sessions of a server: at most as many as the engine has slots.
+
+    Args:
+        worker: draws the frames of all.
+        config: of the server.
+    """
+
+    def __init__(self, worker: EngineWorker, config: ServerConfig) -> None:
+        self._worker = worker
+        self._config = config
+        self._open: dict[str, Session] = {}
+        self._pending = 0  # places taken by requests that have no session yet
+        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._closing: set[Session] = set()
+        self.total = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._open.values())
+
+    @property
+    def limit(self) -> int:
+        return self._worker.slots
+
+    async def open(
+        self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], offer: Offer
+    ) -> tuple[Session, str]:
+        """Open a session: its place is taken first, then its order made, then its offer answered.
+
+        Returns:
+            the session and the SDP of its answer.
+
+        Raises:
+            ServerFull: every place is taken.
+            VisavisError: whatever ``make_order`` or the answer raise.
+        """
+        if len(self._open) + self._pending >= self.limit:
+            raise ServerFull(f"all {self.limit} places on this server are taken: try again later", retry_after_s=5)
+        self._pending += 1
+        try:
+            order = await make_order()
+            session = Session(
+                order,
+                worker=self._worker,
+                spec=self._worker.engine.spec,
+                config=self._config,
+                on_end=self._forget,
+            )
+            self._open[session.id] = session
+        finally:
+            self._pending -= 1
+        self.total += 1
+        return session, await session.connect(offer)
+
+    def get(self, session_id: str) -> Session:
+        """A session that has not ended.
+
+        Raises:
+            SessionNotFound: unknown or ended; says why it ended.
+        """
+        if session_id in self._open:
+            return self._open[session_id]
+        if session_id in self._ended:
+            raise SessionNotFound(f"session {session_id} has ended: {self._ended[session_id]['reason']}")
+        raise SessionNotFound(f"there is no session {session_id[:40]!r}: open one with POST /v1/sessions")
+
+    def describe(self, session_id: str) -> dict[str, Any]:
+        """As ``Session.describe``, also for one that ended a while ago."""
+        if session_id in self._ended:
+            return self._ended[session_id]
+        return self.get(session_id).describe()
+
+    async def close(self) -> None:
+        """End all and wait until nothing is left."""
+        for session in list(self._open.values()):
+            session.end("the server is stopping")
+        await asyncio.gather(*(s.closed() for s in list(self._closing)), return_exceptions=True)
+
+    def _forget(self, session: Session) -> None:
+        self._open.pop(session.id, None)
+        self._ended[session.id] = session.describe()
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        self._closing.add(session)
+        closed = asyncio.get_running_loop().create_task(session.closed(), name=f"session-{session.id}-closed")
+        closed.add_done_callback(lambda _: self._closing.discard(session))
