@@ -41,7 +41,7 @@ def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
 
 
 class SpeechFeatures(nn.Module):
-    """Wav2Vec2 in two parts: ``convolve`` (streams exactly) and ``contextualise`` (a window at a time)."""
+    """Wav2Vec2 in two parts: ``convolve`` (see ``FeatureStream``) and ``contextualise`` (a window at a time)."""
 
     def __init__(self, config: AudioConfig, *, pretrained: bool = False) -> None:
         """Build the encoder of ``config``'s shape.
@@ -80,14 +80,17 @@ class SpeechFeatures(nn.Module):
 class FeatureStream:
     """Conv features of many streams, each new one computed once; slabs indexed by slot.
 
-    A stream that has heard nothing has heard silence.
+    A stream that has heard nothing has heard silence. Where the encoder normalises over time (as
+    wav2vec2-base does), no feature outlives its window: then the window's sound is kept and all is computed anew.
     """
 
     def __init__(self, features: SpeechFeatures, slots: int) -> None:
         config = features.config
         self._features = features
         self._stride = config.stride_samples
-        self._keep = config.receptive_samples - config.stride_samples  # samples that the next feature needs again
+        self._span = config.receptive_samples if config.layer_norm_features else config.window_samples
+        self._keep = self._span - config.stride_samples  # samples that the next features need again
+        self._anew = not config.layer_norm_features
         with torch.inference_mode():
             silence = features.convolve(torch.zeros(1, config.window_samples))
         self._silence = silence[0]  # [T, C]
@@ -108,6 +111,8 @@ class FeatureStream:
         if sound.shape[-1] % self._stride:
             raise ValueError(f"{sound.shape[-1]} samples are not a multiple of {self._stride}")
         sound = torch.cat([self._tail[slot], sound])
+        if self._anew:
+            sound = sound[-self._span :]
         new = self._features.convolve(sound[None])[0]
         self._tail[slot] = sound[-self._keep :]
         self._window[slot] = torch.cat([self._window[slot], new])[-len(self._silence) :]

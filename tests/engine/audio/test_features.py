@@ -38,6 +38,19 @@ def test_streaming_equals_offline_on_the_same_window(speech, hops):
         )
 
 
+def test_streaming_equals_offline_where_norms_look_over_time():
+    """As wav2vec2-base's first layer does."""
+    torch.manual_seed(2)
+    speech = SpeechFeatures(replace(compact().audio, layer_norm_features=False)).eval()
+    sound = torch.randn(20 * 640) * torch.linspace(0.01, 0.3, 20 * 640)
+    stream = FeatureStream(speech, slots=1)
+    for hop in sound.split(640):
+        window = stream.push(0, hop)
+    with torch.inference_mode():
+        offline = speech.convolve(sound[-speech.config.window_samples :][None])[0]
+    torch.testing.assert_close(window, offline, atol=1e-5, rtol=1e-4)
+
+
 def test_a_stream_begins_in_silence(speech):
     stream = FeatureStream(speech, slots=1)
     sound = torch.randn(640) * 0.1
