@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import sys
 import tempfile
@@ -22,13 +24,13 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
 
     Args:
         name, stage, example: as ``engine.compile.compile_stage``.
-        key: of the weights; exports of other weights are not read.
+        key: of the weights; exports of other weights, or of other code of ours, are not read.
 
     Raises:
         EngineUnavailable: OpenVINO is missing or cannot compile the stage here.
     """
     ov = _import_openvino()
-    version = f"{ov.get_version()}-{torch.__version__}".replace("/", "_")
+    version = f"{ov.get_version()}-{torch.__version__}-{_code_digest()}".replace("/", "_")
     path = cache_folder() / f"{name}-{key}-{version}.xml"
     try:
         core = ov.Core()
@@ -80,6 +82,15 @@ def cache_folder() -> Path:
     """Where exports are kept: ``VISAVIS_CACHE``, or ``visavis`` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("VISAVIS_CACHE") or Path(home) / "visavis")
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of the source that exports are made from: after an upgrade, an export of the code before is not read."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _read(core: Any, path: Path) -> Any:

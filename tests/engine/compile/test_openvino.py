@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.compile import compile_stage
+from engine.compile import compile_stage, openvino
 from engine.compile.openvino import cache_folder, engine_threads
 
 torch.set_num_threads(1)
@@ -39,6 +39,14 @@ def test_gives_what_eager_gives_and_keeps_the_export():
     check(stage)
     assert len(list(cache_folder().glob("two-k-*.xml"))) == 1
     check(stage)
+
+
+def test_an_export_of_other_code_is_not_read(monkeypatch):
+    stage = Two().eval()
+    check(stage)
+    monkeypatch.setattr(openvino, "_code_digest", lambda: "upgraded")
+    check(stage)
+    assert len(list(cache_folder().glob("two-k-*.xml"))) == 2
 
 
 def test_a_damaged_export_is_made_again():
