@@ -7,7 +7,6 @@ in the same scale and growing away from the camera.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -143,8 +142,3 @@ def brow_height(landmarks: np.ndarray) -> np.ndarray:
     """Height of the brows over the outer eye corners in eye distances, [...]."""
     eyes = (landmarks[..., EYE_OUTER[0], 1] + landmarks[..., EYE_OUTER[1], 1]) / 2
     return (eyes - landmarks[..., BROWS, 1].mean(-1)) / eye_distance(landmarks)
-
-
-def bounding_boxes(faces: Iterable[np.ndarray]) -> list[tuple[float, float, float, float]]:
-    """(x0, y0, x1, y1) of each face's mesh."""
-    return [(*f[:468, :2].min(0).tolist(), *f[:468, :2].max(0).tolist()) for f in faces]  # type: ignore[misc]
