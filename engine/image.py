@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,37 +66,61 @@ class Photo:
         return np.array([width, height]) / self.full_size
 
 
-def read_photo(data: bytes, *, fit: int | None = None) -> Photo:
-    """Decode a picture.
+class PhotoFile:
+    """An encoded picture whose header has been judged.
+
+    Only JPEG decodes quickly to a smaller copy. The pixels of other formats are therefore held, so that
+    reading a small copy and then the whole decodes them once.
 
     Args:
         data: JPEG, PNG or WebP; of several frames or pictures in one file the first is taken.
-        fit: long side in pixels that is enough; the copy is between that and twice that, never enlarged.
-            None: full resolution.
 
     Raises:
-        ImageUnreadable: empty, truncated, broken or of another format.
+        ImageUnreadable: empty, broken or of another format.
         ImageTooLarge: more than ``MAX_MEGAPIXELS``, told from the header without decoding.
     """
-    if not data:
-        raise ImageUnreadable("the picture is empty (0 bytes): choose a JPEG, PNG or WebP file")
-    if len(data) > MAX_FILE_MB << 20:
-        raise ImageTooLarge(
-            f"the picture's file has {len(data) >> 20} MB, at most {MAX_FILE_MB} MB are read: save it smaller"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of sizes and EXIF oddities; both are handled here
-        image = _open(data)
-        try:
-            return _decode(image, fit)
-        except Image.DecompressionBombError as error:
-            raise ImageTooLarge(f"the picture unpacks to too much ({error}): save it smaller") from error
-        except MemoryError:
-            raise
-        except Exception as error:  # a hostile file can fail anywhere in a decoder, in any way
-            raise ImageUnreadable(
-                f"the {image.format} picture is truncated or damaged ({error}): export or download it again"
-            ) from error
+
+    def __init__(self, data: bytes) -> None:
+        if not data:
+            raise ImageUnreadable("the picture is empty (0 bytes): choose a JPEG, PNG or WebP file")
+        if len(data) > MAX_FILE_MB << 20:
+            raise ImageTooLarge(
+                f"the picture's file has {len(data) >> 20} MB, at most {MAX_FILE_MB} MB are read: save it smaller"
+            )
+        self._data = data
+        with _quietly():
+            self._image = _open(data)
+        self._size = self._image.size
+
+    def read(self, *, fit: int | None = None) -> Photo:
+        """Decode it.
+
+        Args:
+            fit: long side in pixels that is enough; the copy is between that and twice that, never
+                enlarged. None: full resolution.
+
+        Raises:
+            ImageUnreadable: truncated or broken.
+            ImageTooLarge: some part of it unpacks to too much.
+        """
+        with _quietly():
+            if self._image.size != self._size:  # it was decoded smaller
+                self._image = _open(self._data)
+            try:
+                return _decode(self._image, fit)
+            except Image.DecompressionBombError as error:
+                raise ImageTooLarge(f"the picture unpacks to too much ({error}): save it smaller") from error
+            except MemoryError:
+                raise
+            except Exception as error:  # a hostile file can fail anywhere in a decoder, in any way
+                raise ImageUnreadable(
+                    f"the {self._image.format} picture is truncated or damaged ({error}): export or download it again"
+                ) from error
+
+
+def read_photo(data: bytes, *, fit: int | None = None) -> Photo:
+    """Decode a picture once; arguments and errors are those of ``PhotoFile`` and its ``read``."""
+    return PhotoFile(data).read(fit=fit)
 
 
 def sample(image: np.ndarray, view_from_image: np.ndarray, size: int) -> np.ndarray:
@@ -115,6 +141,14 @@ def sample(image: np.ndarray, view_from_image: np.ndarray, size: int) -> np.ndar
     side = size * finer
     view = cv2.warpAffine(image, matrix, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) if finer > 1 else view
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow warns of sizes and EXIF oddities; both are handled here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _open(data: bytes) -> Image.Image:
@@ -166,8 +200,8 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        opaque = int(np.asarray(image.getchannel("A")).min()) == 255
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        opaque = image.getchannel("A").getextrema()[0] == 255
         return image.convert("RGB") if opaque else image
     return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
@@ -183,4 +217,4 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

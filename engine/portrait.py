@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.errors import FaceCropped, FaceTooSmall, FaceTurned
 from engine.faces import MAX_OUTSIDE, parts_outside, thread_finder
-from engine.image import Photo, read_photo, sample
+from engine.image import Photo, PhotoFile, read_photo, sample
 from engine.landmarks import CROP_SIZE, alignment, crop_landmarks
 from engine.matte import face_mask, person_matte
 
@@ -63,7 +63,8 @@ def read_portrait(image: bytes) -> Portrait:
         ImageUnreadable, ImageTooLarge: about the file.
         NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned: about what it shows.
     """
-    photo = read_photo(image, fit=SEARCH_PX)
+    file = PhotoFile(image)
+    photo = file.read(fit=SEARCH_PX)
     landmarks = thread_finder().find_one(photo.pixels)
     _check_size(landmarks, photo)
     _check_inside(landmarks, photo)
@@ -72,7 +73,7 @@ def read_portrait(image: bytes) -> Portrait:
     if np.hypot(*alignment(landmarks)[:, 0]) > 1 and photo.pixels.shape[1] < photo.full_size[0]:
         # The crop would be enlarged although the file has more pixels: take them all.
         points_scale = np.append(1 / photo.scale, 1 / photo.scale[0])
-        photo = read_photo(image)
+        photo = file.read()
         landmarks = (landmarks * points_scale).astype(np.float32)
     crop_from_copy = alignment(landmarks)
     crop = sample(photo.pixels, crop_from_copy, CROP_SIZE)

@@ -9,6 +9,7 @@ import threading
 import zlib
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ from engine.errors import (
     SeveralFaces,
 )
 from engine.faces import thread_finder
-from engine.image import BACKGROUND, read_photo, sample
+from engine.image import BACKGROUND, PhotoFile, read_photo, sample
 from engine.landmarks import EYE_OUTER, crop_landmarks
 from engine.portrait import Portrait, decode_image, head_angles_deg, read_portrait
 
@@ -177,10 +178,8 @@ def test_every_exif_orientation_stands_upright():
     }
     upright = face().crop((0, 0, 512, 400))
     for orientation, turn in stored_by.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
         stored = upright.transpose(turn)
-        photo = read_photo(encode(stored, exif=exif))
+        photo = read_photo(encode(stored, exif=oriented(orientation)))
         assert photo.full_size == (512, 400), orientation
         np.testing.assert_array_equal(photo.pixels, np.asarray(upright), err_msg=str(orientation))
 
@@ -252,6 +251,34 @@ def test_fit_bounds_the_decoded_copy():
         photo = read_photo(encode(large, format), fit=700)
         assert 700 <= max(photo.pixels.shape[:2]) < 1400, format
         assert photo.full_size == (3000, 1500)
+
+
+@pytest.mark.parametrize(
+    "format, mode, opened",
+    [(f, m, 1) for f in ("PNG", "WEBP") for m in ("L", "RGB", "RGBA")] + [("JPEG", m, 2) for m in ("L", "RGB", "CMYK")],
+)
+def test_a_file_read_small_is_read_whole_as_well(format, mode, opened, monkeypatch):
+    picture = face().resize((1600, 900)).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    data = encode(picture, format, exif=oriented(6))
+    expected = read_photo(data)
+    opening = Mock(wraps=image_module._open)
+    monkeypatch.setattr(image_module, "_open", opening)
+    file = PhotoFile(data)
+    small, whole = file.read(fit=400), file.read()
+    assert max(small.pixels.shape) < 800 and small.full_size == whole.full_size == (900, 1600)
+    np.testing.assert_array_equal(whole.pixels, expected.pixels)
+    assert (whole.alpha is None) == (mode != "RGBA")
+    if whole.alpha is not None and expected.alpha is not None:
+        np.testing.assert_array_equal(whole.alpha, expected.alpha)
+    assert opening.call_count == opened, "only JPEG, which was decoded smaller, is decoded again"
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
 
 
 # Refusals: files
