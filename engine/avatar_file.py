@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 
 from engine.api import Avatar
-from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound
+from engine.errors import AvatarDamaged, AvatarNotFound, AvatarStorage
 
 FORMAT_VERSION = 1  # an avatar of another version is enrolled again, never guessed at
 
@@ -69,7 +69,7 @@ def written(path: Path, kept: KeptAvatar) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        raise AvatarError(
+        raise AvatarStorage(
             f"avatar {kept.record.id} could not be saved: {error.strerror or error}; free some space, "
             "or choose another data folder"
         ) from error
@@ -145,7 +145,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise not_found(path.stem) from error
     except OSError as error:  # the disk or a limit of the system, not the file
-        raise AvatarError(f"avatar {path.stem} cannot be read just now: {error}; try again") from error
+        raise AvatarStorage(f"avatar {path.stem} cannot be read just now: {error}; try again") from error
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise AvatarDamaged(
             f"the file of avatar {path.stem} is damaged ({error}); delete it and enrol the portrait again"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from engine.api import Avatar, Engine
 from engine.avatar_file import AvatarRecord, KeptAvatar, not_found, read_avatar, read_record, written
-from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale
+from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale, AvatarStorage
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class AvatarStore:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise AvatarError(f"no folder for avatars at {folder}: {error.strerror}; choose another") from error
+                raise AvatarStorage(f"no folder for avatars at {folder}: {error.strerror}; choose another") from error
 
     def put(self, avatar: Avatar, *, expires_at: float | None = None, source: bytes | None = None) -> str:
         """Keep an avatar.
@@ -74,7 +74,7 @@ class AvatarStore:
             its new id, 32 hexadecimal digits.
 
         Raises:
-            AvatarError: the folder cannot be written.
+            AvatarStorage: the folder cannot be written.
         """
         record = AvatarRecord(
             id=secrets.token_hex(16),

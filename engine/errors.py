@@ -14,7 +14,8 @@
     ├── AvatarError
     │   ├── AvatarNotFound
     │   ├── AvatarStale             enrolled by another engine, version or checkpoint
-    │   └── AvatarDamaged           its file cannot be read
+    │   ├── AvatarDamaged           its file holds nonsense
+    │   └── AvatarStorage           the disk does not take or give it: full, missing, out of handles
     ├── AudioUnreadable             no audio stream, or one that cannot be decoded
     ├── FileError                   a path that cannot be read or written
     ├── CheckpointError             missing, damaged or of another configuration
@@ -77,6 +78,10 @@ class AvatarStale(AvatarError):
 
 class AvatarDamaged(AvatarError):
     code = "avatar_damaged"
+
+
+class AvatarStorage(AvatarError):
+    code = "avatar_storage"
 
 
 class AudioUnreadable(VisavisError):

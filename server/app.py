@@ -31,6 +31,7 @@ from engine.errors import (
     AvatarError,
     AvatarNotFound,
     AvatarStale,
+    AvatarStorage,
     FaceCropped,
     FaceTooSmall,
     FaceTurned,
@@ -85,7 +86,7 @@ sends status, stats (every second), pong and error."""
 _FACE_FAILURES = (NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned)
 _UPLOAD_FAILURES = (
     *(RequestInvalid, ConsentRequired, UploadTooLarge, ImageTooLarge, ImageUnreadable),
-    *(*_FACE_FAILURES, RateLimited, EngineFailed, NotReady),
+    *(*_FACE_FAILURES, RateLimited, EngineFailed, NotReady, AvatarStorage),
 )
 _AVATAR_FAILURES = (AvatarNotFound, AvatarStale, AvatarDamaged, EngineFailed, NotReady)
 _CALL_FAILURES = (RequestInvalid, OfferInvalid, CodecUnsupported, UploadTooLarge, *_AVATAR_FAILURES, ServerFull)

@@ -112,6 +112,7 @@ HTTP_STATUS: dict[type[VisavisError], int] = {
     engine_errors.AvatarNotFound: 404,
     engine_errors.AvatarStale: 410,
     engine_errors.AvatarDamaged: 410,
+    engine_errors.AvatarStorage: 507,
     engine_errors.AudioUnreadable: 415,
     engine_errors.FileError: 400,
     engine_errors.CheckpointError: 503,

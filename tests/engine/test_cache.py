@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from engine import avatar_file, cache
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
 from engine.cache import DEFAULT_AVATAR_ID, AvatarStore
-from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale, NoFace
+from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale, AvatarStorage, NoFace
 
 SOURCE = b"an encoded picture"
 
@@ -227,7 +227,7 @@ def test_unreadable_disk_is_not_taken_for_damage(tmp_path, engine, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(avatar_file, "safe_open", fail)
-        with pytest.raises(AvatarError, match="Too many open files"):
+        with pytest.raises(AvatarStorage, match="Too many open files"):
             AvatarStore(tmp_path).get(avatar_id, engine)
         assert AvatarStore(tmp_path).sweep(9e18) == 0
     assert AvatarStore(tmp_path).get(avatar_id, engine)
@@ -346,7 +346,7 @@ def test_default_avatar_is_there_enrolled_once_and_stays(folder, engine):
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(AvatarError, match="file"):
+    with pytest.raises(AvatarStorage, match="file"):
         AvatarStore(tmp_path / "file" / "avatars")
 
 
@@ -357,7 +357,7 @@ def test_failed_write_leaves_no_file_and_says_why(tmp_path, engine, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(avatar_file.os, "fsync", full)
-    with pytest.raises(AvatarError, match="No space left"):
+    with pytest.raises(AvatarStorage, match="No space left"):
         store.put(engine.enrol(SOURCE))
     assert not list(tmp_path.iterdir())
 
