@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from engine.api import Avatar, Engine
 from engine.avatar_file import AvatarRecord, KeptAvatar, not_found, read_avatar, read_record, written
 from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale, AvatarStorage
@@ -118,6 +120,22 @@ class AvatarStore:
         record = replace(kept.record, engine=avatar.engine, fingerprint=avatar.fingerprint)
         self._renew(KeptAvatar(record, avatar, kept.source))
         return avatar
+
+    def find_crop(self, avatar_id: str) -> np.ndarray | None:
+        """Its aligned view, uint8 [S, S, 3], as it was kept: a stale avatar is not enrolled again for it.
+
+        Returns:
+            None where there is none yet and ``get`` must make it.
+
+        Raises:
+            AvatarNotFound, AvatarDamaged: as ``get``.
+        """
+        if avatar_id == DEFAULT_AVATAR_ID:
+            with self._lock:
+                avatar = self._default
+        else:
+            avatar = self._find(avatar_id).avatar
+        return None if avatar is None else avatar.crop
 
     def describe(self, avatar_id: str) -> AvatarRecord:
         """Its record, without loading it.

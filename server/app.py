@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -24,7 +25,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from engine.api import Avatar, Engine, StreamOptions
+from engine.api import Engine, StreamOptions
 from engine.cache import DEFAULT_AVATAR_ID, AvatarRecord
 from engine.errors import (
     AvatarDamaged,
@@ -186,6 +187,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+        headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
         return FileResponse(WEB_FOLDER / "index.html", headers=headers)
 
     @app.get("/docs", include_in_schema=False)
@@ -280,8 +282,10 @@ def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
     async def thumbnail(request: Request, avatar_id: str) -> Response:
         """Its picture, as the engine sees it."""
         house = _house(request)
-        avatar = await house.get_avatar(avatar_id)
-        jpeg = await house.blocking(lambda: _jpeg(avatar))
+        crop = await house.blocking(lambda: house.store.find_crop(avatar_id))
+        if crop is None:
+            crop = (await house.get_avatar(avatar_id)).crop
+        jpeg = await house.blocking(lambda: _jpeg(crop))
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
     @app.delete("/v1/avatars/{avatar_id}", status_code=204, responses=failures(AvatarNotFound, AvatarError))
@@ -348,7 +352,7 @@ def _avatar_json(record: AvatarRecord, config: ServerConfig) -> dict[str, Any]:
     }
 
 
-def _jpeg(avatar: Avatar) -> bytes:
+def _jpeg(crop: np.ndarray) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(avatar.crop).save(out, "JPEG", quality=THUMBNAIL_QUALITY)
+    Image.fromarray(crop).save(out, "JPEG", quality=THUMBNAIL_QUALITY)
     return out.getvalue()

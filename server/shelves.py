@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from engine.api import Avatar, Engine
 from engine.cache import DEFAULT_AVATAR_ID, AvatarRecord, AvatarStore
 from engine.errors import AvatarError, AvatarNotFound
@@ -47,6 +49,10 @@ class Shelves:
     def get(self, avatar_id: str, engine: Engine) -> Avatar:
         """As ``AvatarStore.get``."""
         return self._ask(lambda store: store.get(avatar_id, engine))
+
+    def find_crop(self, avatar_id: str) -> np.ndarray | None:
+        """As ``AvatarStore.find_crop``."""
+        return self._ask(lambda store: store.find_crop(avatar_id))
 
     def describe(self, avatar_id: str) -> AvatarRecord:
         """As ``AvatarStore.describe``."""

@@ -134,6 +134,20 @@ def test_stale_avatar_is_enrolled_again_from_its_picture(folder, engine):
     assert (record.fingerprint, record.expires_at) == ("two", 9e9)
 
 
+def test_a_stale_avatar_shows_its_crop_without_being_enrolled_again(folder, engine):
+    store = AvatarStore(folder)
+    avatar = engine.enrol(SOURCE)
+    avatar_id = store.put(avatar, source=SOURCE)
+    crop = reopen(folder, store).find_crop(avatar_id)
+    assert crop is not None and (crop == avatar.crop).all()
+    with pytest.raises(AvatarNotFound):
+        store.find_crop("0" * 32)
+
+
+def test_the_default_avatar_has_no_crop_before_its_first_use():
+    assert AvatarStore(None).find_crop(DEFAULT_AVATAR_ID) is None
+
+
 def test_stale_avatar_without_its_picture_says_so(folder, engine):
     store = AvatarStore(folder)
     avatar_id = store.put(engine.enrol(SOURCE))

@@ -55,6 +55,7 @@ async def test_unknown_routes_answer_in_json(server, method: str, path: str, sta
 async def test_the_page_and_its_modules_are_served(server) -> None:
     page = await server.http.get("/")
     assert page.headers["content-type"].startswith("text/html") and "Visavis" in page.text
+    assert "frame-ancestors" in page.headers["content-security-policy"]
     assert "javascript" in (await server.http.get("/static/main.js")).headers["content-type"]
 
 
