@@ -31,7 +31,7 @@ from tools.training.sync_stage import SyncRecipe, load_judge, train_sync
 
 CREDITS = (
     "Trained on the GRID audiovisual sentence corpus (Cooke, Barker, Cunningham and Shao 2006, CC BY 4.0), "
-    "speaker 1, and on official portraits of members of the US Congress (public domain)."
+    "speaker 1, on official portraits of members of the US Congress (public domain), and on noise recordings."
 )
 
 

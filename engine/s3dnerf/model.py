@@ -79,7 +79,15 @@ class S3DNerf(nn.Module):
         pixel = ((mouth + 1) / 2 * CROP_PX).round().clamp(half, CROP_PX - half)
         return pixel / CROP_PX * 2 - 1
 
-    def forward(self, identity: Identity, image: Tensor, drive: Tensor, driving: Tensor, pose: Pose) -> Frame:
+    def forward(
+        self,
+        identity: Identity,
+        image: Tensor,
+        drive: Tensor,
+        driving: Tensor,
+        pose: Pose,
+        steers: Tensor | None = None,
+    ) -> Frame:
         """Render one frame.
 
         Args:
@@ -88,10 +96,15 @@ class S3DNerf(nn.Module):
             drive: [B, 2 * codes + 3]: wanted codes, own codes, controls (``deformation.CONTROLS``).
             driving: a_dri [B, tokens, width].
             pose: source from target.
+            steers: [B], in training, 1 where the pictures' loss may move the deformation field, 0 where it
+                has landmarks alone to go by; None: everywhere.
         """
         anchor = identity.anchor
         lattice = self.field(drive, driving, identity.aggregate, anchor)
-        coarse = self.renderer(identity.planes, identity.depth, pose, self.field, lattice, anchor)
+        bent = lattice
+        if steers is not None:
+            bent = torch.where(steers[:, None, None, None] > 0, lattice, lattice.detach())
+        coarse = self.renderer(identity.planes, identity.depth, pose, self.field, bent, anchor)
         centre = self.mouth_box_centre(anchor, pose)
         flow = self.flow_in_box(coarse, centre)
         warped = F.grid_sample(image, flow, align_corners=False, padding_mode="border")

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from engine.landmarks import LIPS
 from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
-from engine.s3dnerf.lip_motion import LipMotion
+from engine.s3dnerf.lip_motion import LipMotion, inner_gaps
 from engine.s3dnerf.losses import LossWeights, deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
 from engine.s3dnerf.sync_discriminator import SyncDiscriminator
 from tools.training.deform_stage import Points, landmark_error, stack
 from tools.training.faces import (
+    MOUTH_SHOWS,
     FaceTrack,
     Pair,
     change_tone,
@@ -48,6 +49,7 @@ class RenderRecipe:
     field_rate: float = 1.5e-4
     lip_weight: float = 8.0
     inside_weight: float = 16.0  # of the inside of a driven still's mouth, the only picture that it has
+    smooth_weight: float = 20.0  # on squared differences of neighbouring lattice points
     weights: LossWeights = LossWeights()  # the paper's, for the terms of equation (9) that are on
     seed: int = 0
 
@@ -98,7 +100,7 @@ class Rows:
             batch["target_image"] = torch.from_numpy(np.stack(images))
             batch["driving"] = torch.stack([driving for group in groups for driving in group.driving])
             batch["pictured"] = torch.tensor([float(group.pictured) for group in groups for _ in group.pairs])
-            batch["inside"] = torch.from_numpy(np.stack([inner_lips(pair.target, CROP_PX) for pair in pairs]))[:, None]
+            batch["inside"] = torch.from_numpy(np.stack([shown_inside(pair) for pair in pairs]))[:, None]
             batch["spoken"] = torch.tensor([float(group.spoken) for group in groups for _ in group.pairs])
             batch["mask"] = torch.from_numpy(np.stack([face_mask(pair.target, CROP_PX) for pair in pairs]))[:, None]
             self._queue.put(batch)
@@ -133,6 +135,15 @@ class Rows:
         return Group([pair for pair, _ in moves], images, driving, True, False)
 
 
+def shown_inside(pair: Pair) -> np.ndarray:
+    """Where the inside of the mouth is to be painted, float32 [256, 256].
+
+    Nowhere on a still that shows its own teeth: warped, they look better than a speaker's.
+    """
+    own_teeth = inner_gaps(pair.source).max() > 1.5 * MOUTH_SHOWS and pair.trusted.min() == 0
+    return np.zeros((CROP_PX, CROP_PX), np.float32) if own_teeth else inner_lips(pair.target, CROP_PX)
+
+
 def _move(image: np.ndarray, source_from_target: np.ndarray) -> np.ndarray:
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, source_from_target, (CROP_PX, CROP_PX), flags=how, borderMode=cv2.BORDER_REPLICATE)
@@ -151,6 +162,11 @@ def spread_identity(identity: Identity, targets: int) -> Identity:
         depth=repeat(identity.depth),
         anchor=Anchor(*(repeat(part) for part in identity.anchor)),
     )
+
+
+def bend_loss(lattice: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring displacements: keeps the field from folding where nothing is known."""
+    return lattice.diff(dim=-1).pow(2).mean() + lattice.diff(dim=-2).pow(2).mean()
 
 
 def lip_blob(landmarks: Tensor, grid: Tensor) -> Tensor:
@@ -249,11 +265,12 @@ def train_render(
             identity = spread_identity(identity, recipe.targets)
             batch["source_image"] = batch["source_image"].repeat_interleave(recipe.targets, 0)
             pose = Pose(batch["rotation"], batch["shift"])
-            frame = model(identity, batch["source_image"], drive, batch["driving"], pose)
+            frame = model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
         error, _ = landmark_error(model.field, frame.lattice.float(), batch)
         losses = picture_losses(model, frame, batch, recipe)
         losses["points"] = points(error, batch["trusted"]) * 4
         losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
+        losses["smooth"] = bend_loss(frame.lattice.float()) * recipe.smooth_weight
         if judge is not None:
             extent = model.config.mouth_box / CROP_PX
             told = made_sync_loss(judge, frame.fine, frame.centre, extent, batch, recipe.targets)
