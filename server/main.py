@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
+import signal
+import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
+from engine.cache import AvatarStore
 from engine.data_folder import default_data_folder
+from engine.errors import AvatarError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from server.app import create_app
 from server.config import ServerConfig
@@ -82,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         config = read_config(arguments)
-    except ConfigError as error:
+        check_address(config.host, config.port)
+        AvatarStore(config.data_folder)  # makes the folder, or says why not
+    except (ConfigError, AvatarError) as error:
         print(f"visavis serve: {error}", file=sys.stderr)
         return 2
     level = build_parser().parse_args(arguments).log_level
@@ -91,13 +100,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return asyncio.run(_serve(config, level))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the server took the signals over
         return 0
+
+
+def check_address(host: str, port: int) -> None:
+    """See that the server could listen there, before an engine is loaded for it.
+
+    Raises:
+        ConfigError: the port is taken or not allowed, or the host is none of this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(f"host {host!r} is not known here ({error.strerror}): choose another --host") from error
+    failures = []
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(address)
+        except OSError as error:
+            failures.append(error)
+    # "localhost" may name an IPv6 address that this machine lacks; the other one does.
+    if len(failures) == len(found) or any(error.errno == errno.EADDRINUSE for error in failures):
+        raise ConfigError(
+            f"cannot listen on {host} port {port} ({failures[0].strerror}): choose another --port or --host"
+        )
+
+
+class _Server(uvicorn.Server):
+    """Ends in order on SIGINT and SIGTERM. uvicorn's own raises them once more at the end, for those who embed it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def make_server(config: ServerConfig, app: object, *, log_level: str = "info") -> uvicorn.Server:
     """A uvicorn server as we want it."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             host=config.host,
@@ -116,8 +168,7 @@ async def _serve(config: ServerConfig, level: str) -> int:
     app = create_app(config)
     server = make_server(config, app, log_level=level)
     serving = asyncio.create_task(server.serve())
-    failed = False
-    announced = False
+    failed = announced = False
     while not serving.done():
         await asyncio.wait([serving], timeout=0.2)
         if server.started and not announced:
@@ -133,7 +184,8 @@ async def _serve(config: ServerConfig, level: str) -> int:
 
 def _announce(config: ServerConfig, server: uvicorn.Server) -> None:
     port = server.servers[0].sockets[0].getsockname()[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = f"[{host}]" if ":" in host else host
     key = "/?key=YOUR_KEY" if config.api_key else ""
     print(f"Visavis serves on http://{host}:{port}{key}", flush=True)
 
