@@ -24,7 +24,7 @@ def test_alignment_takes_out_head_motion_and_keeps_the_lips(face):
     still = talk(face, opening)
     angle = 0.2
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)
-    moved = still @ turn.T * 1.1 + np.float32([0.1, -0.05, 0.02])
+    moved = still @ turn.T * 1.1 + np.array([0.1, -0.05, 0.02], np.float32)
     np.testing.assert_allclose(lip_figures.align_landmarks(moved, face), still, atol=1e-4)
 
 
