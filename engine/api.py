@@ -89,6 +89,10 @@ class StreamState(abc.ABC):
     def reset(self, slot: int, options: StreamOptions) -> None:
         """Make ``slot`` as if no sound had ever arrived."""
 
+    @abc.abstractmethod
+    def adjust(self, slot: int, options: StreamOptions) -> None:
+        """Change the options of a running stream; what it has heard stays."""
+
 
 class Engine(abc.ABC):
     """Speech and a portrait in, frames out. ``step`` and ``enrol`` run on one thread, never the event loop's."""

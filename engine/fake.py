@@ -34,6 +34,9 @@ class FakeState(StreamState):
     def reset(self, slot: int, options: StreamOptions) -> None:
         self.sound[slot] = 0
 
+    def adjust(self, slot: int, options: StreamOptions) -> None:
+        """Colours have no options."""
+
 
 class FakeEngine(Engine):
     """Flat frames, grey by loudness. Same hop and lookahead as the real engine."""

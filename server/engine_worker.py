@@ -65,6 +65,7 @@ class Stream:
         self.fail = fail
         self.inbox: deque[tuple[int, np.ndarray, float]] = deque(maxlen=INBOX_HOPS)  # hop, [640], came at
         self.needs_reset = True
+        self.needs_adjust = False
         self.removed = False
 
 
@@ -156,9 +157,9 @@ class EngineWorker:
                 self._changed.notify()
 
     def set_options(self, stream: Stream, options: StreamOptions) -> None:
-        """Change a stream's options; its state begins anew, so the mouth rests for a moment."""
+        """Change a stream's options from its next frame on."""
         with self._changed:
-            stream.options, stream.needs_reset = options, True
+            stream.options, stream.needs_adjust = options, True
 
     def remove(self, stream: Stream) -> None:
         """End a stream and free its slot; nothing is delivered to it afterwards. May be repeated."""
@@ -257,9 +258,10 @@ class EngineWorker:
         stream = self._streams[turn.slot]
         heard = [stream.inbox.popleft() for _ in range(turn.hops)]
         reset, stream.needs_reset = stream.needs_reset, False
+        adjust, stream.needs_adjust = stream.needs_adjust and not reset, False
         samples = np.concatenate([samples for _, samples, _ in heard])
         row = StepRow(slot=stream.slot, avatar=stream.avatar, samples=samples)
-        return _Taken(stream, row, hops=heard[-1][0] + 1, came_s=heard[-1][2], reset=reset)
+        return _Taken(stream, row, hops=heard[-1][0] + 1, came_s=heard[-1][2], reset=reset, adjust=adjust)
 
     def _step(self, engine: Engine, taken: Sequence[_Taken]) -> None:
         assert self._state is not None
@@ -268,6 +270,8 @@ class EngineWorker:
             for one in taken:
                 if one.reset:
                     self._state.reset(one.stream.slot, one.stream.options)
+                elif one.adjust:
+                    self._state.adjust(one.stream.slot, one.stream.options)
             with self.trace.span("step"):
                 frames = engine.step([one.row for one in taken], self._state)
         except Exception as error:
@@ -356,12 +360,13 @@ class EngineWorker:
 class _Taken:
     """A row on its way through a step."""
 
-    def __init__(self, stream: Stream, row: StepRow, *, hops: int, came_s: float, reset: bool) -> None:
+    def __init__(self, stream: Stream, row: StepRow, *, hops: int, came_s: float, reset: bool, adjust: bool) -> None:
         self.stream = stream
         self.row = row
         self.hops = hops  # heard by the stream, this row's included
         self.came_s = came_s  # when the newest of them came
-        self.reset = reset
+        self.reset = reset  # begin anew first
+        self.adjust = adjust  # take new options first
 
 
 def _key_of(engine: Engine, stream: Stream) -> Hashable:

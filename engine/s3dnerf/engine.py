@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,25 +25,27 @@ from engine.s3dnerf.face import Face, drive_of, head_share, head_turn
 from engine.s3dnerf.geometry import CROP_PX, Pose
 from engine.s3dnerf.stages import Deform, Hear, Paint, Render
 
+logger = logging.getLogger(__name__)
+
 MAX_BATCH = 64
 AVATAR_VERSION = "1"  # of the arrays below; another one makes stored avatars stale
 
 
 class S3DNerfState(StreamState):
-    """Per stream: the window of conv features, hops heard, last codes, options."""
+    """Per stream: the window of conv features, hops heard, options."""
 
-    def __init__(self, features: SpeechFeatures, slots: int, codes: int) -> None:
+    def __init__(self, features: SpeechFeatures, slots: int) -> None:
         self.windows = FeatureStream(features, slots)
         self.hops = np.zeros(slots, np.int64)
         self.options = [StreamOptions()] * slots
-        self.codes: list[Tensor | None] = [None] * slots
-        self._width = codes
 
     def reset(self, slot: int, options: StreamOptions) -> None:
         self.windows.reset(slot)
         self.hops[slot] = 0
         self.options[slot] = options
-        self.codes[slot] = None
+
+    def adjust(self, slot: int, options: StreamOptions) -> None:
+        self.options[slot] = options
 
 
 class S3DNerfEngine(Engine):
@@ -74,7 +78,7 @@ class S3DNerfEngine(Engine):
         self._backend = ""
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or None)
         self._stage_ms: dict[str, float] = {}
-        self._faces: dict[int, tuple[Avatar, Face]] = {}  # tensors of the avatars in use, newest last
+        self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
     def _compile(self, backend: str | None) -> dict[str, Stage]:
         model, config = self._model, self._model.config
@@ -107,6 +111,8 @@ class S3DNerfEngine(Engine):
             except EngineUnavailable as error:
                 failures.append(str(error))
                 continue
+            for failure in failures:
+                logger.warning("%s; %s takes its place", failure, name)
             self._backend = name
             return made
         raise EngineUnavailable("; ".join(failures))
@@ -148,7 +154,7 @@ class S3DNerfEngine(Engine):
         return None  # any avatars may share a step
 
     def init_state(self, max_batch: int) -> S3DNerfState:
-        return S3DNerfState(self._model.features, max_batch, self._model.config.codes)
+        return S3DNerfState(self._model.features, max_batch)
 
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
@@ -202,19 +208,17 @@ class S3DNerfEngine(Engine):
         return now
 
     def _face(self, avatar: Avatar) -> Face:
-        """The avatar's tensors; kept for the avatars used last."""
-        kept = self._faces.pop(id(avatar), None)
-        if kept is None:
+        """The avatar's tensors, for as long as anybody holds the avatar."""
+        face = self._faces.get(id(avatar))
+        if face is None:
             if (avatar.engine, avatar.fingerprint) != (self.spec.name, self.fingerprint):
                 raise AvatarStale(
                     f"the avatar was made by {avatar.engine} {avatar.fingerprint}, this is {self.spec.name} "
                     f"{self.fingerprint}; enrol the portrait again"
                 )
-            kept = (avatar, Face.of(avatar))
-            if len(self._faces) >= MAX_BATCH:
-                self._faces.pop(next(iter(self._faces)))
-        self._faces[id(avatar)] = kept
-        return kept[1]
+            face = self._faces[id(avatar)] = Face.of(avatar)
+            weakref.finalize(avatar, self._faces.pop, id(avatar), None)
+        return face
 
     def close(self) -> None:
         self._faces.clear()

@@ -25,6 +25,9 @@ class NoState(StreamState):
     def reset(self, slot: int, options: StreamOptions) -> None:
         pass
 
+    def adjust(self, slot: int, options: StreamOptions) -> None:
+        pass
+
 
 class BytesEngine(Engine):
     """Its avatar is the picture's bytes; it refuses an empty picture, and counts enrolments."""

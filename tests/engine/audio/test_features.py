@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.api import EngineSpec
 from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.audio.window import SampleRing, window_of
 from engine.errors import CheckpointError
 from engine.s3dnerf.config import compact
 
@@ -101,3 +103,18 @@ def test_weights_that_cannot_be_had_are_named(tmp_path):
     audio = replace(compact().audio, pretrained=str(tmp_path / "none"))
     with pytest.raises(CheckpointError, match="none"):
         SpeechFeatures(audio, pretrained=True)
+
+
+def test_a_frame_hears_the_window_that_the_clock_gives_it(speech):
+    """The live stream's features are those of ``audio/window.py``'s window of the same frame."""
+    audio = compact().audio
+    spec = EngineSpec(name="x", window_ms=audio.window_samples // 16, lookahead_ms=audio.lookahead_ms, max_batch=1)
+    ring, stream = SampleRing(32_000), FeatureStream(speech, slots=1)
+    sound = torch.randn(30 * spec.hop_samples) * 0.1
+    for hop in range(30):
+        samples = sound[hop * spec.hop_samples : (hop + 1) * spec.hop_samples]
+        ring.write(hop * spec.hop_samples, samples.numpy())
+        heard = stream.push(0, samples)
+    window = torch.from_numpy(window_of(ring, spec.frame_after(30), spec))
+    with torch.inference_mode():
+        torch.testing.assert_close(heard, speech.convolve(window[None])[0], atol=1e-5, rtol=1e-4)

@@ -1,5 +1,6 @@
 """The engine on its shipped checkpoint and the default portrait: what sessions rely on."""
 
+import gc
 import wave
 from pathlib import Path
 
@@ -111,6 +112,31 @@ def test_idle_motion_moves_the_head_and_is_decided_by_the_seed(engine, avatar):
     assert np.abs(one - other).mean() > 0.5
     assert np.abs(one - still)[60:200, 60:200].mean() > 0.5
     assert np.abs(one - still)[:3].mean() < 1  # the picture's edge stands still
+
+
+def test_new_options_keep_what_was_heard(engine, avatar, speech):
+    state = engine.init_state(2)
+    for slot, motion in ((0, 1.0), (1, 0.0)):
+        state.reset(slot, StreamOptions(motion=motion))
+    for index in range(40):
+        rows = [StepRow(slot=s, avatar=avatar, samples=speech[index * HOP : (index + 1) * HOP]) for s in (0, 1)]
+        engine.step(rows, state)
+        if index == 30:
+            state.adjust(0, StreamOptions(motion=0.0))
+    sound = StepRow(slot=0, avatar=avatar, samples=speech[40 * HOP : 41 * HOP])
+    given = engine.step([sound], state)
+    wanted = engine.step([StepRow(slot=1, avatar=avatar, samples=sound.samples)], state)
+    np.testing.assert_array_equal(given, wanted)
+
+
+def test_tensors_go_with_their_avatar(speech):
+    own = S3DNerfEngine(backend="eager")
+    avatar = own.enrol((ASSETS / "default_portrait.jpg").read_bytes())
+    draw(own, avatar, speech[:HOP])
+    assert len(own._faces) == 1
+    del avatar
+    gc.collect()
+    assert len(own._faces) == 0
 
 
 def test_compiled_equals_eager(engine, avatar, speech):
