@@ -236,14 +236,7 @@ def train_render(
         raise ValueError("sync_loss needs a trained lip-sync discriminator and a recipe with in_a_row=True")
     judge = judge if model.config.sync_loss else None
     torch.manual_seed(recipe.seed)
-    points = Points()
-    frozen = (model.features, model.audio)
-    for part in frozen:
-        part.requires_grad_(False).eval()
-    slow = list(model.field.parameters())
-    fast = [p for part in (model.encoder, model.slots, model.renderer, model.superres) for p in part.parameters()]
-    rates = (recipe.rate, recipe.field_rate)
-    optimiser = torch.optim.AdamW([dict(params=fast, lr=rates[0]), dict(params=slow, lr=rates[1])], betas=(0.9, 0.99))
+    optimiser, points = make_optimiser(model, recipe), Points()
     step, spent = 0, 0.0
     if resume and out.exists():
         state = torch.load(out)
@@ -255,29 +248,13 @@ def train_render(
     written = time.monotonic()
     seen: dict[str, list[float]] = {}
     while (now := time.monotonic()) - begin < recipe.minutes * 60:
-        share = (now - begin) / (recipe.minutes * 60)
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = float(rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share))))
+        set_rates(optimiser, recipe, step, (now - begin) / (recipe.minutes * 60))
         batch = rows.draw()
-        drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
-        with torch.autocast("cpu", torch.bfloat16):
-            identity = model.enrol(batch["source_image"], batch["source"][:: recipe.targets])
-            identity = spread_identity(identity, recipe.targets)
-            batch["source_image"] = batch["source_image"].repeat_interleave(recipe.targets, 0)
-            pose = Pose(batch["rotation"], batch["shift"])
-            frame = model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
-        error, _ = landmark_error(model.field, frame.lattice.float(), batch)
-        losses = picture_losses(model, frame, batch, recipe)
-        losses["points"] = points(error, batch["trusted"]) * 4
-        losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
-        losses["smooth"] = bend_loss(frame.lattice.float()) * recipe.smooth_weight
-        if judge is not None:
-            extent = model.config.mouth_box / CROP_PX
-            told = made_sync_loss(judge, frame.fine, frame.centre, extent, batch, recipe.targets)
-            losses["sync"] = told * recipe.weights.sync
+        frame = draw_frames(model, batch, recipe)
+        losses = all_losses(model, frame, batch, recipe, points, judge)
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_([*fast, *slow], 1.0)
+        nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
         optimiser.step()
         step += 1
         for name, loss in losses.items():
@@ -290,6 +267,54 @@ def train_render(
             _write(out, model, optimiser, step, now - begin)
             _draw_sample(out.with_suffix(".png"), batch, frame, model)
     _write(out, model, optimiser, step, recipe.minutes * 60)
+
+
+def make_optimiser(model: S3DNerf, recipe: RenderRecipe) -> torch.optim.AdamW:
+    """The pictures' parts at the recipe's rate, the field slower; the audio branch is frozen."""
+    for frozen in (model.features, model.audio):
+        frozen.requires_grad_(False).eval()
+    fast = [p for part in (model.encoder, model.slots, model.renderer, model.superres) for p in part.parameters()]
+    groups = [dict(params=fast, lr=recipe.rate), dict(params=list(model.field.parameters()), lr=recipe.field_rate)]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99))
+
+
+def set_rates(optimiser: torch.optim.Optimizer, recipe: RenderRecipe, step: int, share: float) -> None:
+    """Warm up over 100 steps, then a cosine over the recipe's time (``share`` of it is spent)."""
+    scale = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share)))
+    for group, rate in zip(optimiser.param_groups, (recipe.rate, recipe.field_rate), strict=True):
+        group["lr"] = float(rate * scale)
+
+
+def draw_frames(model: S3DNerf, batch: dict[str, Tensor], recipe: RenderRecipe) -> Frame:
+    """Render a batch; leaves each frame's own copy of its portrait in ``batch["source_image"]``."""
+    drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
+    with torch.autocast("cpu", torch.bfloat16):
+        identity = model.enrol(batch["source_image"], batch["source"][:: recipe.targets])
+        identity = spread_identity(identity, recipe.targets)
+        batch["source_image"] = batch["source_image"].repeat_interleave(recipe.targets, 0)
+        pose = Pose(batch["rotation"], batch["shift"])
+        return model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
+
+
+def all_losses(
+    model: S3DNerf,
+    frame: Frame,
+    batch: dict[str, Tensor],
+    recipe: RenderRecipe,
+    points: Points,
+    judge: SyncDiscriminator | None,
+) -> dict[str, Tensor]:
+    """Every term of this stage by name, weighted."""
+    error, _ = landmark_error(model.field, frame.lattice.float(), batch)
+    losses = picture_losses(model, frame, batch, recipe)
+    losses["points"] = points(error, batch["trusted"]) * 4
+    losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
+    losses["smooth"] = bend_loss(frame.lattice.float()) * recipe.smooth_weight
+    if judge is not None:
+        extent = model.config.mouth_box / CROP_PX
+        told = made_sync_loss(judge, frame.fine, frame.centre, extent, batch, recipe.targets)
+        losses["sync"] = told * recipe.weights.sync
+    return losses
 
 
 def _write(out: Path, model: S3DNerf, optimiser: torch.optim.Optimizer, step: int, spent: float) -> None:
