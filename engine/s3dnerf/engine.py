@@ -21,6 +21,7 @@ from engine.errors import AvatarStale, EngineUnavailable
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from engine.s3dnerf.eyelids import shut_eyes
 from engine.s3dnerf.face import Face, drive_of, head_share, head_turn
 from engine.s3dnerf.geometry import CROP_PX, Pose
 from engine.s3dnerf.stages import Deform, Hear, Paint, Render
@@ -175,8 +176,9 @@ class S3DNerfEngine(Engine):
         (lattice,) = self._stages["deform"](drive, driving, face.aggregate, *anchor)
         begin = self._book("deformation", begin)
         pose = head_turn(face, motion)
+        image = shut_eyes(face.image, face.lids, motion.blink)
         warped, _, seen = self._stages["render"](
-            lattice, face.planes, face.depth, face.image, face.head, *anchor, pose.rotation, pose.shift
+            lattice, face.planes, face.depth, image, face.head, *anchor, pose.rotation, pose.shift
         )
         begin = self._book("render", begin)
         picture = self._paint(face, drive, pose, warped, seen)

@@ -13,11 +13,11 @@ from engine.api import Avatar
 from engine.landmarks import FACE_OVAL, eye_openness
 from engine.motion import Motion
 from engine.portrait import Portrait
+from engine.s3dnerf.eyelids import Eyelid, find_eyelids
 from engine.s3dnerf.geometry import Anchor, Pose, anchor_of
 from engine.s3dnerf.renderer import table_of
 
 LID_SCALE, BROW_SCALE = 10.0, 20.0  # controls of about unit size
-EYES_SHUT = 0.06  # openness (lid distance / eye width) of shut eyes
 BROW_RAISE = 0.03  # eye distances for brow = 1
 PIVOT_DEPTH = 0.45  # the head turns about a point this far behind the mouth, crop units
 BORDER_PX = 28  # nothing moves at the crop's edge, all of the head does so far inside
@@ -37,6 +37,7 @@ class Face:
     paintable: Tensor  # [1, 1, 256, 256], where super-resolution may cover
     own_code: Tensor  # [1, K]
     eyes: float  # openness
+    lids: list[Eyelid]
     anchor: Anchor
 
     @classmethod
@@ -53,6 +54,7 @@ class Face:
             paintable=torch.from_numpy(paintable(landmarks))[None, None],
             own_code=arrays["own_code"][None],
             eyes=float(eye_openness(landmarks)),
+            lids=find_eyelids(landmarks),
             anchor=anchor_of(torch.from_numpy(landmarks)[None]),
         )
 
@@ -65,9 +67,7 @@ def controls(target_eyes: float, source_eyes: float, brow_change: float) -> np.n
 
 def drive_of(codes: Tensor, face: Face, motion: Motion) -> Tensor:
     """Wanted codes [1, K] and idle motion -> drive [1, 2K + 3]."""
-    shut = min(EYES_SHUT, face.eyes)
-    eyes = face.eyes + (shut - face.eyes) * motion.blink
-    change = torch.from_numpy(controls(eyes, face.eyes, motion.brow * BROW_RAISE))
+    change = torch.from_numpy(controls(face.eyes, face.eyes, motion.brow * BROW_RAISE))  # lids: see eyelids.py
     return torch.cat([codes, face.own_code, change[None]], 1)
 
 
