@@ -21,6 +21,7 @@ class Clip:
     offsets: np.ndarray  # [n + 1]
     landmarks: np.ndarray  # float32 [n, 478, 3]
     sound: np.ndarray  # float32 [samples] in [-1, 1], 16 kHz
+    speech: np.ndarray | None = None  # float32 [words, 2] s, where the words are timed
 
     def __len__(self) -> int:
         return len(self.landmarks)
@@ -48,7 +49,7 @@ def load_clips(folder: Path, *, leave_out: set[str] = frozenset(), only: set[str
             continue
         with np.load(path) as file:
             sound = file["sound"].astype(np.float32) / 32768
-            parts = {name: file[name] for name in ("offsets", "landmarks")}
+            parts = {name: file[name] for name in ("offsets", "landmarks", "speech") if name in file}
             clips.append(Clip(name=path.stem, data=file["frames"], sound=sound, **parts))
     if not clips:
         raise FileNotFoundError(f"{folder} holds no prepared clips; make them with python -m tools.prepare_data")
