@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,14 @@ from engine.s3dnerf.checkpoint import save_checkpoint
 from engine.s3dnerf.config import S3DConfig, compact
 from engine.s3dnerf.lip_motion import LipMotion, fit_lip_motion
 from engine.s3dnerf.model import S3DNerf
-from tools.training.audio_stage import AudioBranch, AudioRecipe, closed_code, predict_codes, train_audio
+from tools.training.audio_stage import AudioBranch, AudioRecipe, AudioStage, closed_code, predict_codes, report
 from tools.training.clips import Clip, load_clips, read_held_out
 from tools.training.deform_stage import DeformRecipe, train_deform
 from tools.training.faces import FaceTrack, make_track
+from tools.training.loop import Run, train
 from tools.training.render_stage import RenderRecipe, train_render
 from tools.training.sync_stage import SyncRecipe, load_judge, train_sync
+from tools.training.voices import find_digits, gather_utterances
 
 CREDITS = (
     "Trained on the GRID audiovisual sentence corpus (Cooke, Barker, Cunningham and Shao 2006, CC BY 4.0), "
@@ -66,22 +69,59 @@ def load_lip_motion(folders: Folders, clips: list[Clip] | None = None) -> LipMot
         return LipMotion(**{name: file[name] for name in file.files})
 
 
-def load_recordings(folders: Folders) -> list[np.ndarray]:
-    """Noise recordings, float32 16 kHz mono each."""
+def load_recordings(folders: Folders) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sounds without speech, float32 16 kHz mono each: first halves to train with, second halves to measure with."""
+    recordings = [read_mono(path) for path in _files(folders.data / "noise")]
+    return [r[: len(r) // 2] for r in recordings], [r[len(r) // 2 :] for r in recordings]
+
+
+def read_mono(path: Path) -> np.ndarray:
     from tools.prepare_data import read_sound
 
-    folder = folders.data / "noise"
-    paths = sorted(folder.iterdir()) if folder.exists() else []
-    return [read_sound(path, 60).astype(np.float32) / 32768 for path in paths]
+    return read_sound(path, 60).astype(np.float32) / 32768
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
 
 
 def compact_audio(folders: Folders, resume: bool, minutes: float | None) -> None:
     """Stage 1 of the compact recipe."""
-    recipe = AudioRecipe() if minutes is None else replace(AudioRecipe(), minutes=minutes)
-    clips = load_training_clips(folders)
+    run_audio(folders, AudioRecipe(), Run(out=folders.out / "audio.pt", resume=resume, stop_at=stop_after(minutes)))
+
+
+def stop_after(minutes: float | None) -> float | None:
+    return None if minutes is None else time.monotonic() + minutes * 60
+
+
+def run_audio(folders: Folders, recipe: AudioRecipe, run: Run) -> None:
+    config, clips = compact(), load_training_clips(folders)
     motion = load_lip_motion(folders, clips)
-    held_out, noises = load_measured_clips(folders), load_recordings(folders)
-    train_audio(compact(), recipe, clips, held_out, motion, noises, folders.out / "audio.pt", resume=resume)
+    heard, unheard = load_recordings(folders)
+    rooms = [read_mono(path) for path in _files(folders.data / "rooms")]
+    digits = [(file, read_mono(file.path)) for file in find_digits(folders.data / "digits")]
+    groups = gather_utterances(
+        clips,
+        motion,
+        digits,
+        rooms,
+        variants=recipe.variants,
+        synthetic_minutes=recipe.synthetic_minutes,
+        seed=recipe.seed,
+    )
+    said = ", ".join(f"{len(group)} {name}" for name, group in zip(("clips", "synthetic", "digits"), groups, strict=True))
+    print(f"audio: {said}, {len(heard)} recordings without speech", flush=True)
+    held_out = load_measured_clips(folders)
+    stage = AudioStage(
+        config,
+        recipe,
+        groups,
+        closed_code(clips, motion),
+        motion,
+        heard,
+        lambda branch: report(branch, held_out, unheard, motion, config),
+    )
+    train(stage, run)
 
 
 def load_tracks(folders: Folders, motion: LipMotion) -> tuple[list[Clip], list[FaceTrack], list[FaceTrack]]:

@@ -18,6 +18,7 @@ from engine.errors import CheckpointError
 if TYPE_CHECKING:
     from engine.s3dnerf.config import AudioConfig
 
+FLOOR = 0.02  # what the first filters answer to quiet speech
 FIRST_FILTERS = "feature_extractor.conv_layers.0.conv.weight"
 
 
@@ -34,9 +35,14 @@ def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
         num_conv_pos_embedding_groups=config.position_groups,
         feat_extract_norm="layer" if config.layer_norm_features else "group",
         do_stable_layer_norm=config.layer_norm_features,
-        conv_bias=False,
+        conv_bias=config.conv_bias,
         mask_time_prob=0.0,
         layerdrop=0.0,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        attn_implementation="eager",  # over so short a window faster, and four times so backwards, than fused
     )
 
 
@@ -62,6 +68,8 @@ class SpeechFeatures(nn.Module):
         self.encoder = Wav2Vec2Model(wav2vec2_config(config))
         if config.layer_norm_features:
             _start_from_bandpass_filters(self.encoder.get_parameter(FIRST_FILTERS))
+        if config.conv_bias:  # the first layer norm then sees how loud the sound is against this
+            nn.init.normal_(self.encoder.get_parameter(FIRST_FILTERS.replace("weight", "bias")), std=FLOOR)
 
     def convolve(self, sound: Tensor) -> Tensor:
         """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], T = (samples - 400) // 320 + 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from engine.s3dnerf.config import S3DConfig
@@ -35,8 +36,23 @@ class AudioNetwork(nn.Module):
             nn.Dropout(0.2),
             nn.Linear(128, config.codes),
         )
+        self.gated = audio.speech_gate
+        if self.gated:
+            self.speech = nn.Sequential(nn.GELU(), nn.Flatten(), nn.Linear(audio.width * audio.tokens, 1))
+            self.closed = nn.Parameter(torch.zeros(config.codes))  # the codes of a mouth that has nothing to say
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Context features [B, T, hidden] -> a_dri [B, tokens, width] and lip-motion codes [B, codes]."""
+        driving, codes, _ = self.hear(features)
+        return driving, codes
+
+    def hear(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward``, and the logit of the sound being speech [B]; without a gate it is taken for speech."""
         driving = self.convs(features.transpose(1, 2))
-        return driving.transpose(1, 2), self.codes(driving)
+        codes = self.codes(driving)
+        if not self.gated:
+            return driving.transpose(1, 2), codes, codes.new_full((len(codes),), torch.inf)
+        logit = self.speech(driving)
+        share = logit.sigmoid()
+        codes = self.closed + share * (codes - self.closed)
+        return (driving * share[:, None]).transpose(1, 2), codes, logit[:, 0]

@@ -21,6 +21,7 @@ class AudioConfig:
     conv_dim: tuple[int, ...] = (64, 96, 128)
     conv_kernel: tuple[int, ...] = (80, 5, 4)  # samples of 16 kHz sound, then steps of the layer before
     conv_stride: tuple[int, ...] = (20, 4, 4)  # 320 samples in all: 50 features a second
+    conv_bias: bool = False  # without, layer norms make the features blind to loudness
     hidden: int = 128
     layers: int = 3
     heads: int = 4
@@ -32,6 +33,7 @@ class AudioConfig:
     lookahead_ms: int = 120
     tokens: int = 8  # a_dri has so many steps
     width: int = 128  # and so many channels
+    speech_gate: bool = False  # a head tells speech from other sound, which it silences
 
     @property
     def stride_samples(self) -> int:
@@ -94,7 +96,7 @@ class S3DConfig:
 
 def compact(**changes: Any) -> S3DConfig:
     """Real time on two CPU cores is its design target."""
-    return S3DConfig(**changes)
+    return S3DConfig(**({"audio": AudioConfig(conv_bias=True, speech_gate=True)} | changes))
 
 
 def paper(**changes: Any) -> S3DConfig:

@@ -1,14 +1,16 @@
-"""Stage 1: sound -> lip-motion codes. Trains the compact Wav2Vec2 and the audio network from landmarks alone.
+"""Stage 1: sound -> lip-motion codes and phones. Trains the compact Wav2Vec2 and the audio network without pictures.
 
-A second head on the conv features tells the log-mel spectrum and is thrown away afterwards: it leads
-the untrained convolutions to formants within minutes.
+Two heads help and are thrown away afterwards: one on the conv features tells the log-mel spectrum, which
+leads the untrained convolutions to formants within minutes; one on the context features spells the phones
+of the window (CTC), which makes the features those of any voice.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +23,28 @@ from engine.s3dnerf.audio_network import AudioNetwork
 from engine.s3dnerf.config import S3DConfig
 from engine.s3dnerf.lip_motion import LipMotion
 from tools.training.clips import SAMPLES_PER_FRAME, Clip
-from tools.training.sounds import NoiseBank, cut_windows, mix, shape_spectrum
+from tools.training.loop import cosine, half
+from tools.training.not_speech import NoiseBank
+from tools.training.phones import PHONES
+from tools.training.utterances import Batch, Cut, Utterance, Utterances
 
 MEL_BANDS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
-    minutes: float = 20.0
-    batch: int = 128
+    steps: int = 9000
+    segments: int = 24  # of a batch, each with ``cut.windows`` windows
+    cut: Cut = Cut()
     rate: float = 1.5e-3
     weight_decay: float = 1e-2
+    opening_weight: float = 0.5
+    phone_weight: float = 0.15
+    speech_weight: float = 0.2
     mel_weight: float = 0.2
-    quiet_share: float = 0.08  # rows with noise alone, whose target is the closed mouth
+    shares: tuple[float, float, float] = (0.5, 0.22, 0.1)  # clips, synthetic voices, digits; the rest is no speech
+    variants: int = 3  # of each clip: other throats, rooms and lines
+    synthetic_minutes: float = 60.0
     seed: int = 0
 
 
@@ -58,40 +69,8 @@ def closed_code(clips: list[Clip], motion: LipMotion) -> np.ndarray:
     return np.mean(rows, 0).astype(np.float32)
 
 
-class Windows:
-    """All frames of all clips as (sound, end of window, codes)."""
-
-    def __init__(self, clips: list[Clip], motion: LipMotion, config: S3DConfig) -> None:
-        self.length = config.audio.window_samples
-        self.lookahead = config.audio.lookahead_ms * 16
-        gap = np.zeros(self.length * 2, np.float32)
-        sounds, ends, codes, begin = [gap], [], [], len(gap)
-        for clip in clips:
-            level = np.sqrt((clip.sound**2).mean()) + 1e-4
-            sounds += [clip.sound / level * 0.06, gap]
-            ends.append(begin + np.arange(len(clip)) * SAMPLES_PER_FRAME + self.lookahead)
-            codes.append(motion.codes(clip.landmarks))
-            begin += len(clip.sound) + len(gap)
-        self.sound = torch.from_numpy(np.concatenate(sounds))
-        self.ends = torch.from_numpy(np.concatenate(ends))
-        self.codes = torch.from_numpy(np.concatenate(codes))
-        self.closed = torch.from_numpy(closed_code(clips, motion))
-
-    def draw(self, recipe: AudioRecipe, noises: NoiseBank, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of augmented windows [B, samples] and their codes [B, K]."""
-        pick = torch.from_numpy(rng.integers(0, len(self.ends), recipe.batch))
-        speed = torch.from_numpy(np.exp(rng.uniform(np.log(0.8), np.log(1.3), recipe.batch)).astype(np.float32))
-        sound = cut_windows(self.sound, self.ends[pick], speed, self.length, self.lookahead)
-        codes = self.codes[pick].clone()
-        quiet = torch.from_numpy(rng.random(recipe.batch) < recipe.quiet_share)
-        sound[quiet], codes[quiet] = 0.0, self.closed
-        noise = noises.draw(recipe.batch, rng)
-        noise[quiet] *= torch.from_numpy(rng.uniform(0, 8, (int(quiet.sum()), 1)).astype(np.float32))
-        return mix(shape_spectrum(sound, rng), noise, rng), codes
-
-
 def log_mel(window: Tensor, steps: int) -> Tensor:
-    """The spectrum that the second head tells: [B, samples] -> [B, steps, 40], its mean over the window removed."""
+    """The spectrum that the second head tells: [B, samples] -> [B, steps, 40], loudness left in."""
     spectrum = torch.stft(window, 400, 320, 400, torch.hann_window(400), center=False, return_complex=True).abs()
     edges = torch.logspace(np.log10(2), np.log10(195), MEL_BANDS + 1).long()
     bands = torch.stack(
@@ -102,18 +81,22 @@ def log_mel(window: Tensor, steps: int) -> Tensor:
         2,
     )
     mel = torch.log(bands[:, :steps] + 1e-5)
-    return (mel - mel.mean((1, 2), keepdim=True)) / 3
+    return mel / 3 + 2
 
 
 @torch.inference_mode()
 def predict_codes(branch: AudioBranch, clip: Clip, config: S3DConfig) -> tuple[Tensor, Tensor]:
     """A clip's driving features [n, tokens, width] and codes [n, K], from its own sound."""
-    lookahead = config.audio.lookahead_ms * 16
-    ends = torch.arange(len(clip)) * SAMPLES_PER_FRAME + lookahead + config.audio.window_samples
-    pad = np.zeros(config.audio.window_samples, np.float32)
-    sound = torch.from_numpy(np.concatenate([pad, clip.sound, pad]))
-    windows = torch.stack([sound[e - config.audio.window_samples : e] for e in ends.tolist()])
-    return branch(windows)
+    return hear_sound(branch, clip.sound, len(clip), config)
+
+
+@torch.inference_mode()
+def hear_sound(branch: AudioBranch, sound: np.ndarray, frames: int, config: S3DConfig) -> tuple[Tensor, Tensor]:
+    """Driving features [frames, tokens, width] and codes [frames, K] of float32 16 kHz sound."""
+    window = config.audio.window_samples
+    ends = torch.arange(frames) * SAMPLES_PER_FRAME + config.audio.lookahead_ms * 16 + window
+    padded = torch.from_numpy(np.pad(sound, (window, window + frames * SAMPLES_PER_FRAME)).astype(np.float32))
+    return branch(torch.stack([padded[end - window : end] for end in ends.tolist()]))
 
 
 def measure(branch: AudioBranch, clips: list[Clip], motion: LipMotion, config: S3DConfig) -> tuple[float, float]:
@@ -141,64 +124,133 @@ def opening_of(motion: LipMotion, codes: np.ndarray) -> np.ndarray:
     return moved[:, lower, 1] - moved[:, upper, 1]
 
 
-def train_audio(
-    config: S3DConfig,
-    recipe: AudioRecipe,
-    clips: list[Clip],
+
+class Heads(nn.Module):
+    """What helps stage 1 to learn and is thrown away after it."""
+
+    def __init__(self, config: S3DConfig, motion: LipMotion) -> None:
+        super().__init__()
+        self.mel = nn.Linear(config.audio.conv_dim[-1], MEL_BANDS)
+        self.phones = nn.Linear(config.audio.hidden, PHONES + 1)  # the last one is CTC's blank
+        self.opening: Tensor
+        direction = torch.from_numpy(opening_of(motion, np.eye(config.codes, dtype=np.float32)))
+        self.register_buffer("opening", direction / direction.norm(), persistent=False)
+
+    def losses(self, branch: AudioBranch, batch: Batch, recipe: AudioRecipe) -> dict[str, Tensor]:
+        """Every term by name, weighted."""
+        with half(batch.sound.device):
+            conv = branch.features.convolve(batch.sound)
+            mel = self.mel(conv)
+            steps = branch.features.config.window_features
+            windows = conv.unfold(1, steps, recipe.cut.apart).transpose(2, 3).flatten(0, 1)
+            context = branch.features.contextualise(windows)
+            _, told, speech = branch.network.hear(context)
+            spelled = self.phones(context)
+        miss = told.float() - batch.codes
+        known = ~batch.speech.isnan()
+        terms = {
+            "codes": (_smooth_l1(miss).mean(1) * batch.trust).mean(),
+            "opening": (_smooth_l1(miss @ self.opening) * batch.trust).mean() * recipe.opening_weight,
+            "mel": F.smooth_l1_loss(mel.float(), log_mel(batch.sound, conv.shape[1])) * recipe.mel_weight,
+            "phones": self._spell(spelled.float(), batch) * recipe.phone_weight,
+        }
+        if branch.network.gated:
+            loss = F.binary_cross_entropy_with_logits(speech.float()[known], batch.speech[known])
+            terms["speech"] = loss * recipe.speech_weight
+        return terms
+
+    def _spell(self, spelled: Tensor, batch: Batch) -> Tensor:
+        rows = batch.lengths > 0
+        log_probability = spelled[rows].log_softmax(-1).transpose(0, 1)  # [T, rows, classes]
+        steps = torch.full((int(rows.sum()),), log_probability.shape[0])
+        return F.ctc_loss(
+            log_probability, batch.phones, steps, batch.lengths[rows], blank=PHONES, zero_infinity=True, reduction="mean"
+        )
+
+
+def _smooth_l1(miss: Tensor) -> Tensor:
+    return F.smooth_l1_loss(miss, torch.zeros_like(miss), reduction="none")
+
+
+class AudioStage:
+    """Stage 1 as ``loop.train`` runs it."""
+
+    name = "audio"
+
+    def __init__(
+        self,
+        config: S3DConfig,
+        recipe: AudioRecipe,
+        groups: list[list[Utterance]],
+        closed: np.ndarray,
+        motion: LipMotion,
+        recordings: list[np.ndarray],
+        report: Callable[[AudioBranch], str],
+    ) -> None:
+        """Args:
+        config: of the model.
+        recipe: of this stage.
+        groups: utterances of the clips, the synthetic voices and the digits (``voices.gather_utterances``).
+        closed: codes of a closed mouth, float32 [K].
+        motion: basis of the codes.
+        recordings: sounds without speech to train with.
+        report: what to say of the branch whenever the state is written.
+        """
+        torch.manual_seed(recipe.seed)
+        self.steps, self.seed, self._recipe, self._report = recipe.steps, recipe.seed, recipe, report
+        self.branch, self._heads = AudioBranch(config), Heads(config, motion)
+        if self.branch.network.gated:
+            with torch.no_grad():
+                self.branch.network.closed.copy_(torch.from_numpy(closed))
+        noises = NoiseBank(400, recipe.cut.samples(config.audio), recordings, np.random.default_rng(recipe.seed))
+        shares = list(zip(recipe.shares, groups, strict=True))
+        self._utterances = Utterances(shares, closed, config.audio, recipe.cut, noises)
+        self._parameters = [*self.branch.parameters(), *self._heads.parameters()]
+        self._optimiser = torch.optim.AdamW(self._parameters, recipe.rate, weight_decay=recipe.weight_decay)
+
+    def draw(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
+        return self._utterances.draw(self._recipe.segments, rng)._asdict()
+
+    def learn(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._recipe.rate * cosine(step, self.steps, warm_up=200)
+        self.branch.train()
+        losses = self._heads.losses(self.branch, Batch(**batch), self._recipe)
+        self._optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimiser.step()
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        parts = dict(branch=self.branch, heads=self._heads, optimiser=self._optimiser)
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.branch.load_state_dict(state["branch"])
+        self._heads.load_state_dict(state["heads"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+    def show(self, path: Path) -> None:
+        print(f"audio: {self._report(self.branch)}", flush=True)
+
+
+def report(
+    branch: AudioBranch,
     held_out: dict[str, list[Clip]],
-    motion: LipMotion,
     recordings: list[np.ndarray],
-    out: Path,
-    *,
-    resume: bool,
-) -> AudioBranch:
-    """Train until the recipe's minutes are over; the state is written every two minutes and at the end."""
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    branch, windows = AudioBranch(config), Windows(clips, motion, config)
-    noises = NoiseBank(400, windows.length, recordings, rng)
-    teller = nn.Linear(config.audio.conv_dim[-1], MEL_BANDS)
-    optimiser = torch.optim.AdamW(
-        [*branch.parameters(), *teller.parameters()], recipe.rate, weight_decay=recipe.weight_decay
-    )
-    step, spent = 0, 0.0
-    if resume and out.exists():
-        state = torch.load(out)
-        branch.load_state_dict(state["branch"])
-        teller.load_state_dict(state["teller"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
-    begin = written = time.monotonic() - spent
-    written += spent
-    while (now := time.monotonic()) - begin < recipe.minutes * 60:
-        share = (now - begin) / (recipe.minutes * 60)
-        for group in optimiser.param_groups:
-            group["lr"] = float(recipe.rate * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * share)))
-        sound, codes = windows.draw(recipe, noises, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            conv = branch.features.convolve(sound)
-            _, told = branch.network(branch.features.contextualise(conv))
-            loss_mel = F.smooth_l1_loss(teller(conv).float(), log_mel(sound, conv.shape[1]))
-        loss_codes = F.smooth_l1_loss(told.float(), codes)
-        optimiser.zero_grad()
-        (loss_codes + recipe.mel_weight * loss_mel).backward()
-        nn.utils.clip_grad_norm_(branch.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        if step % 100 == 0:
-            print(f"audio {step} {now - begin:.0f} s codes {loss_codes:.4f} mel {loss_mel:.4f}", flush=True)
-        if now - written > 120:
-            written = now
-            scores = {name: measure(branch, some, motion, config) for name, some in held_out.items()}
-            print("audio", step, {n: f"corr {c:.3f} spread {s:.2f}" for n, (c, s) in scores.items()}, flush=True)
-            _write(out, branch, teller, optimiser, step, now - begin)
-    _write(out, branch, teller, optimiser, step, recipe.minutes * 60)
-    return branch.eval()
-
-
-def _write(
-    out: Path, branch: AudioBranch, teller: nn.Module, optimiser: torch.optim.Optimizer, step: int, spent: float
-) -> None:
-    state = dict(branch=branch.state_dict(), teller=teller.state_dict(), optimiser=optimiser.state_dict())
-    torch.save(state | dict(step=step, spent=spent), out.with_suffix(".part"))
-    out.with_suffix(".part").replace(out)
+    motion: LipMotion,
+    config: S3DConfig,
+) -> str:
+    """How well clips not trained on are told, and how much other sound moves the lips, as share of speech's spread."""
+    said, speech = [], []
+    for name, clips in held_out.items():
+        correlation, spread = measure(branch, clips, motion, config)
+        said.append(f"{name}: corr {correlation:.3f} spread {spread:.2f}")
+        speech += [opening_of(motion, predict_codes(branch, c, config)[1].numpy()).std() for c in clips]
+    branch.eval()
+    moved = []
+    for sound in recordings:
+        codes = hear_sound(branch, sound, len(sound) // SAMPLES_PER_FRAME, config)[1]
+        moved.append(opening_of(motion, codes.numpy()).std() / np.mean(speech))
+    return "; ".join([*said, "other sound: " + " ".join(f"{share:.2f}" for share in moved)])

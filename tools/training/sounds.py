@@ -42,49 +42,6 @@ def shape_spectrum(sound: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.fft.irfft(spectrum * 10 ** (gains / 20) * band, n=length)
 
 
-def make_noise(count: int, length: int, recordings: list[np.ndarray], rng: np.random.Generator) -> Tensor:
-    """Noise of unit power, [count, length]: coloured, recorded, or sustained chords (music without speech)."""
-    rows = []
-    for _ in range(count):
-        kind = rng.random()
-        if kind < 0.4 or (kind < 0.6 and not recordings):
-            spectrum = np.fft.rfft(rng.standard_normal(length))
-            row = np.fft.irfft(spectrum / (1 + np.arange(len(spectrum))) ** rng.uniform(0, 1), length)
-        elif kind < 0.6:
-            source = recordings[rng.integers(len(recordings))]
-            start = rng.integers(max(1, len(source) - length))
-            row = np.resize(source[start : start + length], length)
-        else:
-            row = _chord(length, rng)
-        rows.append(row / (np.sqrt((row**2).mean()) + 1e-6))
-    return torch.from_numpy(np.stack(rows).astype(np.float32))
-
-
-class NoiseBank:
-    """A store of noise rows, made once; each draw cuts a random part of random rows."""
-
-    def __init__(self, rows: int, length: int, recordings: list[np.ndarray], rng: np.random.Generator) -> None:
-        self._rows = make_noise(rows, 3 * length, recordings, rng)
-        self._length = length
-
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """[count, length], of about unit power."""
-        picks = zip(rng.integers(0, len(self._rows), count), rng.integers(0, 2 * self._length, count), strict=True)
-        return torch.stack([self._rows[row, start : start + self._length] for row, start in picks])
-
-
-def _chord(length: int, rng: np.random.Generator) -> np.ndarray:
-    time = np.arange(length) / SAMPLE_RATE_HZ
-    row = np.zeros(length)
-    for _ in range(rng.integers(1, 6)):
-        pitch, start = rng.uniform(80, 3000), rng.uniform(-0.3, 1.8)
-        envelope = np.where(time < start, 0, np.exp(-np.maximum(time - start, 0) * rng.uniform(0.2, 6)))
-        sweep = 1 + rng.uniform(-0.2, 0.2) * time * (rng.random() < 0.3)
-        for harmonic in range(1, rng.integers(2, 8)):
-            row += envelope * np.sin(2 * np.pi * pitch * harmonic * sweep * time + rng.uniform(0, 6)) / harmonic
-    return row
-
-
 def mix(sound: Tensor, noise: Tensor, rng: np.random.Generator) -> Tensor:
     """Add noise of unit power at 3 to 35 dB below the loud parts of each row, and set the row's level.
 
