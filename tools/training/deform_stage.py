@@ -6,9 +6,9 @@ source frame's points. Squared error: the median displacement is nothing, which 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from engine.s3dnerf.config import S3DConfig
 from engine.s3dnerf.deformation import DeformationField
 from engine.s3dnerf.geometry import Pose, anchor_of
 from engine.s3dnerf.lip_motion import LipMotion
-from tools.training.faces import FaceTrack, Pair, driven_still, frame_pair
+from tools.training.faces import FaceTrack, Pair, driven_still, frame_pair, mirror_track
+from tools.training.loop import Batch, cosine, half
 
 LIDS = np.array([point for eye in EYE_LIDS for point in eye[:2]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeformRecipe:
-    minutes: float = 6.0
+    steps: int = 900
     batch: int = 24
     stills: float = 0.3  # share of rows that are driven stills
     rate: float = 1.5e-3
@@ -65,51 +66,63 @@ def landmark_error(field: DeformationField, lattice: Tensor, batch: dict[str, Te
     return (reached - batch["source"]) / unit, (laid - batch["source"]) / unit
 
 
-def draw_pairs(
-    tracks: list[FaceTrack], stills: list[FaceTrack], motion: LipMotion, recipe: DeformRecipe, rng: np.random.Generator
-) -> list[Pair]:
-    pairs = []
-    for _ in range(recipe.batch):
-        track = tracks[rng.integers(len(tracks))]
-        target, source = rng.integers(0, len(track.clip), 2)
-        if stills and rng.random() < recipe.stills:
-            pairs.append(driven_still(stills[rng.integers(len(stills))], track.codes[target], motion))
-        else:
-            pairs.append(frame_pair(track, int(target), int(source)))
-    return pairs
+class DeformStage:
+    """Stage 2 for ``loop.train``."""
 
+    name = "deform"
 
-def train_deform(
-    config: S3DConfig,
-    recipe: DeformRecipe,
-    tracks: list[FaceTrack],
-    stills: list[FaceTrack],
-    motion: LipMotion,
-    out: Path,
-) -> DeformationField:
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    field, points = DeformationField(config), Points()
-    optimiser = torch.optim.AdamW(field.parameters(), recipe.rate)
-    silent = torch.zeros(recipe.batch, config.audio.tokens, config.audio.width)
-    begin, step = time.monotonic(), 0
-    ratios: list[float] = []
-    while (spent := time.monotonic() - begin) < recipe.minutes * 60:
-        for group in optimiser.param_groups:
-            group["lr"] = float(recipe.rate * (0.5 + 0.5 * np.cos(np.pi * spent / (recipe.minutes * 60))) + 1e-5)
-        batch = stack(draw_pairs(tracks, stills, motion, recipe, rng))
+    def __init__(
+        self,
+        config: S3DConfig,
+        recipe: DeformRecipe,
+        tracks: list[FaceTrack],
+        stills: list[FaceTrack],
+        motion: LipMotion,
+        device: torch.device,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.steps, self.seed, self.recipe, self.motion = recipe.steps, recipe.seed, recipe, motion
+        self.field, self.points = DeformationField(config).to(device), Points().to(device)
+        self.optimiser = torch.optim.AdamW(self.field.parameters(), recipe.rate)
+        self.silent = torch.zeros(recipe.batch, config.audio.tokens, config.audio.width, device=device)
+        self._tracks = [(track, mirror_track(track, motion)) for track in tracks]
+        self._stills = [(still, mirror_track(still, motion)) for still in stills]
+
+    def draw(self, rng: np.random.Generator, step: int) -> Batch:
+        """Pairs of frames of a clip, and driven stills; half of both in a mirror."""
+        pairs = []
+        for _ in range(self.recipe.batch):
+            track = self._tracks[rng.integers(len(self._tracks))][rng.integers(2)]
+            target, source = rng.integers(0, len(track), 2)
+            if self._stills and rng.random() < self.recipe.stills:
+                still = self._stills[rng.integers(len(self._stills))][rng.integers(2)]
+                pairs.append(driven_still(still, track.codes[target], self.motion))
+            else:
+                pairs.append(frame_pair(track, int(target), int(source)))
+        return stack(pairs)
+
+    def learn(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate * cosine(step, self.steps, least=0.01)
         noisy = batch["drive"] + 0.1 * torch.randn_like(batch["drive"])
-        with torch.autocast("cpu", torch.bfloat16):
-            lattice = field(noisy, silent, None, anchor_of(batch["source"]))
-        error, still = landmark_error(field, lattice.float(), batch)
-        loss = points(error, batch["trusted"])
-        optimiser.zero_grad()
-        (loss * 20).backward()
-        nn.utils.clip_grad_norm_(field.parameters(), 5.0)
-        optimiser.step()
-        step += 1
-        ratios.append((error[:, LIPS, :2].pow(2).mean() / still[:, LIPS, :2].pow(2).mean()).item())
-        if step % 50 == 0:
-            print(f"deform {step} {spent:.0f} s squared lip error / still {np.mean(ratios[-50:]):.3f}", flush=True)
-    torch.save({"field": field.state_dict(), "step": step}, out)
-    return field
+        with half(noisy.device):
+            lattice = self.field(noisy, self.silent, None, anchor_of(batch["source"]))
+        error, still = landmark_error(self.field, lattice.float(), batch)
+        loss = self.points(error, batch["trusted"])
+        self.optimiser.zero_grad()
+        if loss.requires_grad:  # the ablation without a deformation has nothing to learn here
+            (loss * 20).backward()
+            nn.utils.clip_grad_norm_(self.field.parameters(), 5.0)
+            self.optimiser.step()
+        lips = (slice(None), torch.from_numpy(LIPS), slice(0, 2))
+        return {"points": loss, "squared lip error / still": error[lips].pow(2).mean() / still[lips].pow(2).mean()}
+
+    def state(self) -> dict[str, Any]:
+        return dict(field=self.field.state_dict(), optimiser=self.optimiser.state_dict())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.field.load_state_dict(state["field"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def show(self, path: Path) -> None:
+        pass

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,19 +11,35 @@ from engine.landmarks import FACE_OVAL, LIPS, LIPS_INNER, brow_height, eye_dista
 from engine.s3dnerf.face import controls
 from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, inner_gaps, still_head
 from tools.training.clips import Clip
+from tools.training.mirror import code_mirror, mirror_landmarks, mirror_picture
+from tools.training.pictures import pixels_from_units
 
 MOUTH_SHOWS = 0.03  # eye distances between the inner lips from which on a mouth has an inside
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaceTrack:
-    """A clip with what the stages need of it, measured once."""
+    """A clip with what the stages need of it, measured once; perhaps seen in a mirror."""
 
     clip: Clip
     codes: np.ndarray  # [n, K], from landmarks; a still's are its guess
     own: np.ndarray  # [n, K], each frame's guess of its own code
     eyes: np.ndarray  # [n]
     brows: np.ndarray  # [n]
+    mirrored: bool = False  # pictures and landmarks are turned round when they are asked for
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def frame(self, index: int) -> np.ndarray:
+        """uint8 [256, 256, 3] RGB."""
+        frame = self.clip.frame(index)
+        return mirror_picture(frame) if self.mirrored else frame
+
+    def points(self, index: int) -> np.ndarray:
+        """Landmarks [478, 3]."""
+        points = self.clip.landmarks[index]
+        return mirror_landmarks(points) if self.mirrored else points
 
 
 def make_track(clip: Clip, motion: LipMotion) -> FaceTrack:
@@ -32,6 +47,13 @@ def make_track(clip: Clip, motion: LipMotion) -> FaceTrack:
     still = still_head(clip.landmarks) if len(clip) > 1 else clip.landmarks
     codes = motion.codes(clip.landmarks) if len(clip) > 1 else own
     return FaceTrack(clip=clip, codes=codes, own=own, eyes=eye_openness(still), brows=brow_height(still))
+
+
+def mirror_track(track: FaceTrack, motion: LipMotion) -> FaceTrack:
+    """The track in a mirror; lids and brows are means of both sides and stay."""
+    own = np.clip(motion.guess_code(mirror_landmarks(track.clip.landmarks)), -4, 4)
+    codes = track.codes @ code_mirror(motion) if len(track) > 1 else own
+    return replace(track, own=own, codes=codes, mirrored=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +67,19 @@ class Pair:
     shift: np.ndarray  # [3]
     trusted: np.ndarray  # [478], weight of each point in the landmark loss
 
+    def told(self, code: np.ndarray) -> Pair:
+        """The same faces, but the wanted code is what was told [K]."""
+        return replace(self, drive=np.concatenate([code, self.drive[len(code) :]]))
+
 
 def frame_pair(track: FaceTrack, target: int, source: int) -> Pair:
     """Two frames of one clip."""
-    lm = track.clip.landmarks
-    rotation, shift = relative_pose(lm[target], lm[source])
+    here, there = track.points(target), track.points(source)
+    rotation, shift = relative_pose(here, there)
     change = controls(track.eyes[target], track.eyes[source], track.brows[target] - track.brows[source])
     return Pair(
-        source=lm[source],
-        target=lm[target],
+        source=there,
+        target=here,
         drive=np.concatenate([track.codes[target], track.own[source], change]),
         rotation=rotation,
         shift=shift,
@@ -66,7 +92,7 @@ def driven_still(track: FaceTrack, code: np.ndarray, motion: LipMotion) -> Pair:
 
     Lips that would cross are laid on each other. Cheeks and jaw are not known and not trusted.
     """
-    source = track.clip.landmarks[0]
+    source = track.points(0)
     target = source.copy()
     unit = float(eye_distance(source))
     target[LIPS, :2] += motion.offsets(code - track.own[0]) * unit
@@ -84,10 +110,17 @@ def driven_still(track: FaceTrack, code: np.ndarray, motion: LipMotion) -> Pair:
     )
 
 
-def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.ndarray]:
-    """A still portrait and itself turned, scaled and shifted in the plane: the pair, and target -> source [2, 3] px."""
-    source = track.clip.landmarks[0]
-    angle, scale = rng.uniform(-0.12, 0.12), np.exp(rng.uniform(-0.06, 0.06))
+def moved_still(track: FaceTrack, source: np.ndarray, rng: np.random.Generator) -> tuple[Pair, np.ndarray]:
+    """A still portrait and itself turned, scaled and shifted in the plane.
+
+    Args:
+        track: of the still.
+        source: its landmarks [478, 3] where it lies now.
+
+    Returns:
+        the pair, and target -> source in OpenCV's pixels, [2, 3].
+    """
+    angle, scale = rng.uniform(-0.16, 0.16), np.exp(rng.uniform(-0.1, 0.1))
     rotation = np.eye(3, dtype=np.float32)
     rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     rotation *= scale
@@ -102,10 +135,7 @@ def moved_still(track: FaceTrack, rng: np.random.Generator) -> tuple[Pair, np.nd
         shift=shift,
         trusted=np.ones(478, np.float32),
     )
-    to_px = np.array([[128.0, 0, 128], [0, 128, 128], [0, 0, 1]])
-    affine = np.eye(3)
-    affine[:2, :2], affine[:2, 2] = rotation[:2, :2], shift[:2]
-    return pair, (to_px @ affine @ np.linalg.inv(to_px))[:2].astype(np.float32)
+    return pair, pixels_from_units(np.concatenate([rotation[:2, :2], shift[:2, None]], 1))
 
 
 def inner_lips(landmarks: np.ndarray, size: int) -> np.ndarray:
@@ -148,15 +178,3 @@ def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [((landmarks[FACE_OVAL, :2] + 1) / 2 * size).astype(np.int32)], [1])
     return mask.astype(np.float32)
-
-
-def change_tone(images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """One random colour gain, lift, contrast and saturation for uint8 pictures -> float32 in [-1, 1], [3, H, W]."""
-    gain, lift = rng.uniform(0.8, 1.2, 3), rng.uniform(-0.12, 0.12)
-    grey, contrast = rng.uniform(0, 1) ** 2 if rng.random() < 0.5 else 0.0, rng.uniform(0.8, 1.25)
-    out = []
-    for image in images:
-        x = image.astype(np.float32) / 127.5 - 1
-        x = x * (1 - grey) + x.mean(2, keepdims=True) * grey
-        out.append(np.clip(x * contrast * gain + lift, -1, 1).transpose(2, 0, 1).astype(np.float32))
-    return out

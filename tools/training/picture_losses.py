@@ -1,0 +1,62 @@
+"""What stage 3 is judged by, picture by picture: equation (9), weighted, and what the compact recipe adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engine.landmarks import LIPS
+from engine.s3dnerf.geometry import CROP_PX, box_grid
+from engine.s3dnerf.model import Frame, S3DNerf
+from tools.training.render_recipe import RenderRecipe
+
+
+def bend_loss(lattice: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring displacements: keeps the field from folding where nothing is known."""
+    return lattice.diff(dim=-1).pow(2).mean() + lattice.diff(dim=-2).pow(2).mean()
+
+
+def lip_blob(landmarks: Tensor, grid: Tensor) -> Tensor:
+    """Soft spot over the mouth: [B, 478, 3] at grid [B, h, w, 2] -> [B, 1, h, w]."""
+    lips = landmarks[:, torch.from_numpy(LIPS), :2]
+    width = (lips[..., 0].amax(1) - lips[..., 0].amin(1))[:, None, None] * 0.6
+    away = (grid - lips.mean(1)[:, None, None]).pow(2).sum(-1)
+    return torch.exp(-away / width**2)[:, None]
+
+
+def picture_losses(model: S3DNerf, frame: Frame, batch: dict[str, Tensor], recipe: RenderRecipe) -> dict[str, Tensor]:
+    """The terms of equation (9) that need a picture; each already weighted."""
+    config = model.config
+    has = batch["pictured"][:, None, None, None]
+    target, source = batch["target_image"], batch["source_image"]
+    top, left, size = config.face_box_top, (CROP_PX - config.face_box) // 2, config.face_box
+    box = (..., slice(top, top + size), slice(left, left + size))
+    mask, wanted = batch["mask"][box] * has, target[box]
+    small = F.interpolate(wanted, size=(config.rays, config.rays), mode="area")
+    small_mask = F.interpolate(mask, size=(config.rays, config.rays), mode="area")
+    flow = F.interpolate(frame.coarse.flow, size=(size, size), mode="bilinear").permute(0, 2, 3, 1)
+    warped = F.grid_sample(source, flow, align_corners=False, padding_mode="border")
+
+    grid = box_grid(frame.centre, config.mouth_box / CROP_PX, config.mouth_box)
+    truth = F.grid_sample(target, grid, align_corners=False, padding_mode="border")
+    # A driven still has no picture: its warped self, with a speaker's inside of the mouth, stands in.
+    inside = F.grid_sample(batch["inside"], grid, align_corners=False)
+    stand_in = torch.lerp(frame.warped.detach().float(), truth, inside)
+    truth = torch.where(has > 0, truth, stand_in)
+    weight = 1 + recipe.lip_weight * lip_blob(batch["target"], grid) + recipe.inside_weight * inside * (1 - has)
+    miss = frame.fine - truth
+    losses = {
+        "coarse": ((frame.coarse.colour - small).abs() * small_mask).mean() * 0.5,
+        "warp": ((warped - wanted).abs() * mask).mean(),
+        "fine": (miss.abs() * weight).mean(),
+        "edge": (miss.diff(dim=-1).abs() * weight[..., 1:]).mean()
+        + (miss.diff(dim=-2).abs() * weight[..., 1:, :]).mean(),
+        "opacity": ((1 - frame.coarse.opacity).pow(2) * small_mask).mean() * 0.1,
+    }
+    # The paint must cover the inside of the lips on any face; elsewhere it is free.
+    uncovered = -torch.log(frame.paint.cover + 1e-3) * inside
+    losses["cover"] = uncovered.sum() / (inside.sum() + 100) * 0.03
+    half = F.avg_pool2d(miss, 4)
+    losses["blurred"] = (half.abs() * F.avg_pool2d(weight, 4)).mean()
+    return losses

@@ -1,0 +1,41 @@
+"""What stage 3 learns, from what, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.s3dnerf.losses import LossWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderRecipe:
+    """Terms of equation (9) whose weight is nothing are not computed."""
+
+    steps: int = 2600
+    sources: int = 5  # portraits of a batch; each is encoded once
+    targets: int = 2  # frames of each
+    sync_every: int = 4  # with a lip-sync loss, each such step has frames in a row instead:
+    sync_sources: int = 2
+    sync_targets: int = 5  # in a row, as many as the lip-sync discriminator looks at
+    moved_stills: float = 0.15  # share of portraits that are stills rebuilt from themselves
+    driven_stills: float = 0.36  # share of portraits that are stills with a speaker's lips and inside of the mouth
+    mirrored: float = 0.5  # share of portraits and of speakers that are seen in a mirror
+    heard: float = 0.5  # share of the clips' rows whose codes are those that stage 1 hears, not the true ones
+    rate: float = 6e-4
+    field_rate: float = 1.5e-4
+    warm_up: int = 100  # steps
+    lip_weight: float = 8.0
+    inside_weight: float = 16.0  # of the inside of a driven still's mouth, the only picture that it has
+    smooth_weight: float = 20.0  # on squared differences of neighbouring lattice points
+    weights: LossWeights = LossWeights(perceptual=0.0, adversarial=0.0, sync=0.0)
+    adversary_from: float = 0.6  # share of the steps after which the adversary begins to learn
+    adversary_rate: float = 2e-4
+    seed: int = 0
+
+    @property
+    def adversary_step(self) -> int:
+        return int(self.adversary_from * self.steps)
+
+    def in_a_row(self, step: int) -> bool:
+        """Whether a step's frames follow one another."""
+        return self.weights.sync > 0 and step % self.sync_every == self.sync_every - 1
