@@ -11,7 +11,7 @@ from engine.landmarks import FACE_OVAL, LIPS, LIPS_INNER, brow_height, eye_dista
 from engine.s3dnerf.face import controls
 from engine.s3dnerf.lip_motion import INNER_PAIRS, LipMotion, inner_gaps, still_head
 from tools.training.clips import Clip
-from tools.training.mirror import code_mirror, mirror_landmarks, mirror_picture
+from tools.training.mirror import mirror_landmarks, mirror_picture
 from tools.training.pictures import pixels_from_units
 
 MOUTH_SHOWS = 0.03  # eye distances between the inner lips from which on a mouth has an inside
@@ -51,8 +51,9 @@ def make_track(clip: Clip, motion: LipMotion) -> FaceTrack:
 
 def mirror_track(track: FaceTrack, motion: LipMotion) -> FaceTrack:
     """The track in a mirror; lids and brows are means of both sides and stay."""
-    own = np.clip(motion.guess_code(mirror_landmarks(track.clip.landmarks)), -4, 4)
-    codes = track.codes @ code_mirror(motion) if len(track) > 1 else own
+    landmarks = mirror_landmarks(track.clip.landmarks)
+    own = np.clip(motion.guess_code(landmarks), -4, 4)
+    codes = motion.codes(landmarks) if len(track) > 1 else own
     return replace(track, own=own, codes=codes, mirrored=True)
 
 
