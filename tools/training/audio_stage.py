@@ -33,7 +33,7 @@ MEL_BANDS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
-    steps: int = 9000
+    steps: int = 7000
     segments: int = 24  # of a batch, each with ``cut.windows`` windows
     cut: Cut = Cut()
     rate: float = 1.5e-3
@@ -124,7 +124,6 @@ def opening_of(motion: LipMotion, codes: np.ndarray) -> np.ndarray:
     return moved[:, lower, 1] - moved[:, upper, 1]
 
 
-
 class Heads(nn.Module):
     """What helps stage 1 to learn and is thrown away after it."""
 
@@ -164,7 +163,13 @@ class Heads(nn.Module):
         log_probability = spelled[rows].log_softmax(-1).transpose(0, 1)  # [T, rows, classes]
         steps = torch.full((int(rows.sum()),), log_probability.shape[0])
         return F.ctc_loss(
-            log_probability, batch.phones, steps, batch.lengths[rows], blank=PHONES, zero_infinity=True, reduction="mean"
+            log_probability,
+            batch.phones,
+            steps,
+            batch.lengths[rows],
+            blank=PHONES,
+            zero_infinity=True,
+            reduction="mean",
         )
 
 
@@ -223,8 +228,9 @@ class AudioStage:
         return losses
 
     def state(self) -> dict[str, Any]:
-        parts = dict(branch=self.branch, heads=self._heads, optimiser=self._optimiser)
-        return {name: part.state_dict() for name, part in parts.items()}
+        return dict(
+            branch=self.branch.state_dict(), heads=self._heads.state_dict(), optimiser=self._optimiser.state_dict()
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         self.branch.load_state_dict(state["branch"])

@@ -59,7 +59,9 @@ def birds(length: int, rng: np.random.Generator) -> np.ndarray:
         size = int(rng.uniform(0.03, 0.4) * SAMPLE_RATE_HZ)
         part = np.linspace(0, 1, size)
         pitch = rng.uniform(1500, 6000) * (1 + rng.uniform(-0.4, 0.4) * part)
-        pitch = pitch * (1 + rng.uniform(0, 0.15) * np.sin(2 * np.pi * rng.uniform(5, 60) * size / SAMPLE_RATE_HZ * part))
+        pitch = pitch * (
+            1 + rng.uniform(0, 0.15) * np.sin(2 * np.pi * rng.uniform(5, 60) * size / SAMPLE_RATE_HZ * part)
+        )
         tone = np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE_HZ)
         tone = tone + rng.uniform(0, 0.3) * np.sin(4 * np.pi * np.cumsum(pitch) / SAMPLE_RATE_HZ)
         begin, end = int(at), min(length, int(at) + size)
@@ -82,7 +84,7 @@ def chords(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def orchestra(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Several voices of bowed or blown notes in a key: bright harmonics, vibrato, body resonances, fast runs or slow."""
+    """Several voices of bowed or blown notes in a key: bright harmonics, vibrato, body resonances."""
     root, row = rng.uniform(40, 52), np.zeros(length)
     scale = np.array([0, 2, 4, 5, 7, 9, 11] if rng.random() < 0.5 else [0, 2, 3, 5, 7, 8, 11])
     for _ in range(rng.integers(2, 9)):

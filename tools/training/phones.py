@@ -13,8 +13,8 @@ SAMPLE_RATE_HZ = 16_000
 
 # One class a line; a class holds the IPA letters that look and sound alike enough for lips.
 CLASSES = (
-    "p b m|ɱ f|ɸ v|β|ʋ w|ʍ|ɥ θ ð t|ʈ d|ɖ|ɗ n|ɳ|ɲ ŋ|ɴ l|ɫ|ɭ|ʎ|ɬ r|ɹ|ɾ|ʁ|ʀ|ɻ|ɽ s z ʃ|ɕ|ʂ ʒ|ʑ|ʐ k|q ɡ|g|ɢ|ɣ x|χ|ç|h|ɦ|ħ j|ʝ "
-    "i|ɨ ɪ|ᵻ e ɛ|æ a ɑ|ɒ ɔ o|ɤ ʊ u|ɯ|ʉ ʌ|ɐ ə|ɘ|ɚ ɜ|ɝ y|ʏ ø|œ|ɵ"
+    "p b m|ɱ f|ɸ v|β|ʋ w|ʍ|ɥ θ ð t|ʈ d|ɖ|ɗ n|ɳ|ɲ ŋ|ɴ l|ɫ|ɭ|ʎ|ɬ r|ɹ|ɾ|ʁ|ʀ|ɻ|ɽ s z ʃ|ɕ|ʂ ʒ|ʑ|ʐ k|q ɡ|g|ɢ|ɣ x|χ|ç|h|ɦ|ħ "
+    "j|ʝ i|ɨ ɪ|ᵻ e ɛ|æ a ɑ|ɒ ɔ o|ɤ ʊ u|ɯ|ʉ ʌ|ɐ ə|ɘ|ɚ ɜ|ɝ y|ʏ ø|œ|ɵ"
 ).split()
 PHONE_CLASS = {letter: index for index, letters in enumerate(CLASSES) for letter in letters.split("|")}
 PHONES = len(CLASSES)

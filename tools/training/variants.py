@@ -58,7 +58,7 @@ def through_opus(sound: np.ndarray, bit_rate: int) -> np.ndarray:
             out.mux(stream.encode(part))
         out.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
         parts = [f.to_ndarray().reshape(-1) for raw in container.decode(audio=0) for f in resampler.resample(raw)]
         parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(None)]

@@ -11,7 +11,7 @@ import pydoc_data.topics
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ STANDS_IN = {  # phones that GRID's fifty-one words lack -> their like
     "ʊ": "u",
     "ɪ": "i",
 }
+TRUST = 0.5  # weight of taught codes beside seen ones
 STEP_S, REACH = 0.04, 6  # the lip motion of an instant depends on the phones of so many steps before and behind
 
 
@@ -64,7 +65,7 @@ def grid_words(name: str) -> list[str]:
     return [words.get(letter, letter) for words, letter in zip(GRID_WORDS, name[:6], strict=True)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _say_word(synthesiser: Synthesiser, word: str) -> Spoken:
     return synthesiser.say(word, "en")
 
@@ -237,8 +238,10 @@ def gather_utterances(
         words, times = (grid_words(clip.name), clip.speech) if timed else ([], np.zeros((0, 2), np.float32))
         assert times is not None
         own.append(_from_clip(clip, motion, *lay_phones(synthesiser, words, times), rng, rooms, variants))
-    synthetic = [_taught(one, teacher, rng, rooms, 0.5) for one in synthetic_speech(synthesiser, synthetic_minutes, seed)]
-    spoken = [_taught(one, teacher, rng, rooms, 0.5, variants=1) for one in spoken_digits(digits, synthesiser)]
+    synthetic = [
+        _taught(one, teacher, rng, rooms, TRUST) for one in synthetic_speech(synthesiser, synthetic_minutes, seed)
+    ]
+    spoken = [_taught(one, teacher, rng, rooms, TRUST, variants=1) for one in spoken_digits(digits, synthesiser)]
     return [own, synthetic, spoken]
 
 
