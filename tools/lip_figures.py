@@ -70,6 +70,17 @@ def face_distance_px(a: np.ndarray, b: np.ndarray) -> float | None:
     return _mean_distance_px(a[:, :FACE_POINTS, :2], b[:, :FACE_POINTS, :2])
 
 
+def spread_px(opening: np.ndarray) -> float | None:
+    """Standard deviation of an opening [N] over its known frames."""
+    known = opening[np.isfinite(opening)]
+    return float(known.std()) if len(known) >= LEAST_PAIRS else None
+
+
+def divide(a: float | None, b: float | None) -> float | None:
+    """a / b, ``None`` where either is unknown or ``b`` is nothing."""
+    return None if a is None or b is None or abs(b) < 1e-9 else a / b
+
+
 def std_ratio(rendered: np.ndarray, real: np.ndarray) -> float | None:
     """Standard deviation of the rendered opening / the real one's, over frames where both are known."""
     both = np.isfinite(rendered) & np.isfinite(real)

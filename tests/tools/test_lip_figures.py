@@ -91,3 +91,15 @@ def test_picture_figures_on_known_pictures():
     assert lip_figures.mean_psnr_db(a, a) is None
     assert lip_figures.mean_psnr_db(a, a + np.uint8(10)) == pytest.approx(20 * np.log10(25.5), abs=1e-4)
     assert lip_figures.mean_ssim(a, a[:, ::-1]) < 0.5
+
+
+def test_spread_is_over_known_frames_and_needs_some():
+    opening = np.r_[np.tile([1.0, 3.0], 10), np.nan]
+    assert lip_figures.spread_px(opening) == pytest.approx(1)
+    assert lip_figures.spread_px(opening[:7]) is None
+    assert lip_figures.spread_px(np.full(20, np.nan)) is None
+
+
+def test_a_quotient_of_what_is_unknown_or_nothing_is_none():
+    assert lip_figures.divide(1.0, 4.0) == 0.25
+    assert lip_figures.divide(None, 1.0) is lip_figures.divide(1.0, None) is lip_figures.divide(1.0, 0.0) is None
