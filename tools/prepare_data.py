@@ -1,183 +1,211 @@
-"""Turn talking-face videos and still portraits into training clips.
+"""Turn folders of talking-face videos, or of still portraits, into training clips.
 
     python -m tools.prepare_data --videos DIR --out DIR [--jobs N]
-    python -m tools.prepare_data --portraits DIR --out DIR
+    python -m tools.prepare_data --portraits DIR --out DIR --basis CLIPS/lip_motion.npz
 
 Every clip becomes one ``NAME.npz``:
 
-    frames      uint8 [bytes], the aligned 256x256 crops as JPEGs, one behind the other
+    frames      uint8 [bytes], the aligned 256x256 crops at 25 fps as JPEGs, one behind the other
     offsets     int64 [n + 1], where each JPEG begins
     landmarks   float32 [n, 478, 3] in crop coordinates
-    sound       int16 [samples], 16 kHz mono, sample 0 at frame 0
+    poses       float32 [n, 3, 4], R and t that lay each frame on the clip's mean face
+    eyes        float32 [n], how far the lids are open: 0.3 open, 0.05 shut
+    brows       float32 [n], height of the brows in eye distances
+    sound       int16 [640 n], 16 kHz mono, sample 0 at frame 0
     speech      float32 [words, 2], seconds, where a GRID ``.align`` file stands beside the video
+    sync        float32 [31], correlation of lips and sound with the lips 15 frames early .. 15 late
+    speaker     whose clips these are, as far as files' places tell
+    made        what the file was made of and how, so that another run knows it again
 
-A clip that cannot be used is listed with its reason and left out. Clips that are there already are
-not made again, so an interrupted run goes on where it was.
+Beside them ``lip_motion.npz`` holds the basis of the lip-motion codes and ``codes.npz`` the codes of all
+clips. Masks of face, lips and mouth are filled from the landmarks when ``tools.training.clips`` is asked.
+
+Clips in subfolders are named after their path (``M003__video__front__angry__level_1__001``). MEAD's and
+HDTF's folders work as they come (``tools/prepare/sources.py``). What cannot be used is listed with its reason
+in ``left_out.json``. Clips that are there already are not made again, so an interrupted run goes on
+where it was; a file of an older version or of other settings is made anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import sys
-from multiprocessing import Pool
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import av
 import cv2
-import numpy as np
 from tqdm import tqdm
 
-from engine.landmarks import CROP_SIZE, FaceMesh, alignment, crop_landmarks
+from tools.prepare import Unusable
+from tools.prepare.clip_file import Settings, make_clip, read_stamp, stamp_of
+from tools.prepare.media import read_sound as read_sound
+from tools.prepare.sources import IMAGE_ENDINGS, MEAD_VIEWS, VIDEO_ENDINGS, Source, find_portraits, find_videos
+from tools.prepare.whole_set import find_late_speakers, write_codes
+from tools.training.clips import BASIS_FILE, CODES_FILE, read_basis
 
-VIDEO_ENDINGS = {".mp4", ".mpg", ".mkv", ".mov", ".avi", ".webm"}
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
-FPS = 25
-SAMPLE_RATE_HZ = 16_000
-JPEG_QUALITY = 95
-GRID_UNITS_PER_SECOND = 25_000  # 1000 units of an .align file are one video frame
-
-
-class Unusable(Exception):
-    """A clip that training cannot use; the message is the reason."""
+LEFT_OUT_FILE = "left_out.json"
 
 
-def read_frames(path: Path, max_s: float) -> list[np.ndarray]:
-    """Frames at 25 fps, each the newest at its instant: list of uint8 [H, W, 3] RGB."""
-    frames: list[np.ndarray] = []
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise Unusable("no video stream")
-        start = None
-        for frame in container.decode(video=0):
-            start = frame.time if start is None else start
-            at = (frame.time or 0.0) - (start or 0.0)
-            if at > max_s:
-                break
-            image = frame.to_ndarray(format="rgb24")
-            while len(frames) <= round(at * FPS):
-                frames.append(image)
-    return frames
-
-
-def read_sound(path: Path, max_s: float) -> np.ndarray:
-    """The sound track as int16 [samples], 16 kHz mono."""
-    parts: list[np.ndarray] = []
-    with av.open(str(path)) as container:
-        if not container.streams.audio:
-            raise Unusable("no audio stream")
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-        for frame in container.decode(audio=0):
-            parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(frame)]
-        parts += [f.to_ndarray().reshape(-1) for f in resampler.resample(None)]
-    return np.concatenate(parts)[: round(max_s * SAMPLE_RATE_HZ)]
-
-
-def read_words(path: Path) -> np.ndarray:
-    """GRID word timing without the silences: float32 [words, 2] seconds (none: [0, 2])."""
-    align = path.with_suffix(".align")
-    if not align.exists():
-        return np.zeros((0, 2), np.float32)
-    rows = [line.split() for line in align.read_text().splitlines() if line.strip()]
-    spans = [(float(a), float(b)) for a, b, word in rows if word not in ("sil", "sp")]
-    return (np.array(spans, np.float32) / GRID_UNITS_PER_SECOND).reshape(-1, 2)
-
-
-def find_landmarks(frames: list[np.ndarray]) -> np.ndarray:
-    """Landmarks of a clip's one face in photo pixels: float32 [n, 478, 3]."""
-    mesh = FaceMesh(video=True)
+def make_or_refuse(source: Source, out: Path, settings: Settings) -> str | None:
+    """Make a clip; returns the reason where it cannot be used, its file then being gone."""
     try:
-        rows = []
-        for index, frame in enumerate(frames):
-            faces = mesh.find(frame)
-            if not faces:
-                raise Unusable(f"no face in frame {index}")
-            rows.append(faces[0])
-        return np.stack(rows)
-    finally:
-        mesh.close()
+        make_clip(source, out, settings)
+        return None
+    except Unusable as error:
+        reason = str(error)
+    except Exception as error:  # one strange file must not end a night's run
+        reason = f"unexpected {type(error).__name__}: {error}"
+    (out / f"{source.name}.npz").unlink(missing_ok=True)
+    return reason
 
 
-def encode_crops(frames: list[np.ndarray], crop_from_photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shrink = float(np.hypot(*crop_from_photo[:, 0])) < 1
-    how = dict(flags=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    parts = []
-    for frame in frames:
-        crop = cv2.warpAffine(frame, crop_from_photo, (CROP_SIZE, CROP_SIZE), **how)  # type: ignore[call-overload]
-        parts.append(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1))
-    offsets = np.cumsum([0] + [len(p) for p in parts])
-    return np.concatenate(parts), offsets
-
-
-def prepare_clip(path: Path, out: Path, max_s: float) -> int:
-    """Make one clip's file; returns its number of frames.
+def make_all(sources: list[Source], out: Path, settings: Settings, jobs: int) -> Iterator[tuple[Source, str | None]]:
+    """Clips as they are done, with the reason of those left out.
 
     Raises:
-        Unusable: with the reason.
+        BrokenProcessPool: a process was killed.
     """
-    if path.suffix.lower() in IMAGE_ENDINGS:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise Unusable("not a readable picture")
-        frames, sound = [image[..., ::-1]], np.zeros(0, np.int16)
-    else:
-        frames, sound = read_frames(path, max_s), read_sound(path, max_s)
-        count = min(len(frames), len(sound) * FPS // SAMPLE_RATE_HZ)
-        if count < FPS:
-            raise Unusable(f"only {count / FPS:.2f} s of sound and picture together")
-        frames = frames[:count]
-    found = find_landmarks(frames)
-    crop_from_photo = alignment(found.mean(0))
-    data, offsets = encode_crops(frames, crop_from_photo)
-    target = out / f"{path.stem}.npz"
-    part = target.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez(
-            file,
-            frames=data,
-            offsets=offsets,
-            landmarks=crop_landmarks(found, crop_from_photo),
-            sound=sound,
-            speech=read_words(path),
-        )
-    os.replace(part, target)
-    return len(frames)
+    make = partial(make_or_refuse, out=out, settings=settings)
+    if jobs == 1:
+        yield from ((source, make(source)) for source in sources)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin_process) as pool:
+        try:
+            running = {pool.submit(make, source): source for source in sources}
+            for done in as_completed(running):
+                yield running[done], done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _job(job: tuple[Path, Path, float]) -> tuple[str, str | None]:
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; a clip under way is finished
     cv2.setNumThreads(1)
-    path, out, max_s = job
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MediaPipe's notes would run through the progress bar
+
+
+class LeftOut:
+    """``left_out.json``: what was not used and why, kept from run to run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LEFT_OUT_FILE
+        rows = json.loads(self._path.read_text()) if self._path.exists() else []
+        self.rows: dict[str, dict[str, str]] = {row["name"]: row for row in rows}
+
+    def add(self, source: Source, reason: str, stamp: str) -> None:
+        self.rows[source.name] = {"name": source.name, "file": source.file, "reason": reason, "made": stamp}
+
+    def knows(self, source: Source, stamp: str) -> bool:
+        return self.rows.get(source.name, {}).get("made") == stamp
+
+    def write(self) -> None:
+        rows = [self.rows[name] for name in sorted(self.rows)]
+        part = self._path.with_name(f"{self._path.name}.part")
+        part.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        os.replace(part, self._path)
+
+
+def prepare(sources: list[Source], out: Path, settings: Settings, jobs: int, basis: Path | None) -> tuple[int, LeftOut]:
+    """Make what is not there yet, judge speakers, write the codes: number of clips, and what was left out."""
+    out.mkdir(parents=True, exist_ok=True)
+    for part in out.glob("*.part"):
+        part.unlink()  # of a run that was killed
+    left_out = LeftOut(out)
+    stamps = {source.name: stamp_of(source, settings) for source in sources}
+    there = {source.name: read_stamp(out / f"{source.name}.npz") for source in sources}
+    wanted = [
+        source
+        for source in sources
+        if there[source.name] != stamps[source.name] and not left_out.knows(source, stamps[source.name])
+    ]
+    if older := sum(there[source.name] is not None for source in wanted):
+        print(f"{older} clips were made by an older version, with other settings or of another file: made anew")
     try:
-        prepare_clip(path, out, max_s)
-    except (Unusable, av.error.FFmpegError, OSError) as error:
-        return path.name, str(error)
-    return path.name, None
+        for source, reason in tqdm(make_all(wanted, out, settings, jobs), total=len(wanted), unit="clip"):
+            left_out.rows.pop(source.name, None)
+            if reason is not None:
+                left_out.add(source, reason, stamps[source.name])
+        made = [source for source in sources if (out / f"{source.name}.npz").exists()]
+        if settings.sync_check:
+            late = find_late_speakers(out, [source.name for source in made])
+            for source in made:
+                if source.name in late:
+                    left_out.add(source, late[source.name], stamps[source.name])
+                    (out / f"{source.name}.npz").unlink()
+    finally:
+        left_out.write()
+    names = sorted(path.stem for path in out.glob("*.npz") if path.name not in (BASIS_FILE, CODES_FILE))
+    if names:
+        write_codes(out, names, basis)
+    return len(names), left_out
 
 
-def main(argv: list[str] | None = None) -> int:
+def find_sources(args: argparse.Namespace) -> list[Source]:
+    if args.portraits:
+        return find_portraits(args.portraits)
+    sources, others = find_videos(args.videos, views=set(args.views), annotations=args.annotations)
+    if others:
+        print(f"{others} videos show another view than {', '.join(args.views)} and are not used (--views)")
+    return sources
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--videos", type=Path, help="folder of talking-face videos, searched in depth")
-    source.add_argument("--portraits", type=Path, help="folder of still portraits")
+    source.add_argument("--portraits", type=Path, help="folder of still portraits, searched in depth")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--max-s", type=float, default=60.0, help="seconds of each clip to use at most")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes; 1 works in this one")
+    parser.add_argument("--max-s", type=float, default=60.0, help="seconds of each clip to use at most (default: 60)")
+    parser.add_argument("--views", nargs="+", choices=sorted(MEAD_VIEWS), default=["front"], help="of MEAD")
+    parser.add_argument("--annotations", type=Path, help="folder of HDTF's *_annotion_time.txt (default: --videos)")
+    parser.add_argument("--basis", type=Path, help="lip_motion.npz to make codes with (default: fitted on the clips)")
+    parser.add_argument("--no-sync-check", action="store_true", help="keep clips whose sound and lips disagree")
     args = parser.parse_args(argv)
-    folder, endings = (args.videos, VIDEO_ENDINGS) if args.videos else (args.portraits, IMAGE_ENDINGS)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings)
-    if not paths:
-        print(f"{folder}: no file ends in {', '.join(sorted(endings))}", file=sys.stderr)
+    folder = args.videos or args.portraits
+    for path in (folder, args.annotations, args.basis):
+        if path is not None and not path.exists():
+            parser.error(f"{path} does not exist")
+    if not folder.is_dir():
+        parser.error(f"{folder} is a file; give the folder it lies in")
+    if args.jobs < 1 or args.max_s < 1:
+        parser.error(f"--jobs {args.jobs} and --max-s {args.max_s:g}: both must be 1 or more")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        if args.basis is not None:
+            read_basis(args.basis)  # before the work, not after it
+        sources = find_sources(args)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
-    args.out.mkdir(parents=True, exist_ok=True)
-    jobs = [(p, args.out, args.max_s) for p in paths if not (args.out / f"{p.stem}.npz").exists()]
-    left_out = []
-    with Pool(args.jobs) as pool:
-        for name, reason in tqdm(pool.imap_unordered(_job, jobs), total=len(jobs), unit="clip"):
-            if reason:
-                left_out.append(f"{name}: {reason}")
-    print(f"{len(paths) - len(left_out)} clips in {args.out}, {len(left_out)} left out")
-    print("\n".join(left_out))
-    return 0
+    if not sources:
+        endings = VIDEO_ENDINGS if args.videos else IMAGE_ENDINGS
+        print(f"{args.videos or args.portraits}: no file ends in {', '.join(sorted(endings))}", file=sys.stderr)
+        return 2
+    settings = Settings(max_s=args.max_s, sync_check=not args.no_sync_check)
+    try:
+        count, left_out = prepare(sources, args.out, settings, args.jobs, args.basis)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenProcessPool:
+        print("a process was killed, perhaps for want of memory: run again with fewer --jobs", file=sys.stderr)
+        return 1
+    print(f"{count} clips in {args.out}, {len(left_out.rows)} left out ({LEFT_OUT_FILE})")
+    for row in left_out.rows.values():
+        print(f"  {row['file']}: {row['reason']}")
+    return 0 if count else 1
 
 
 if __name__ == "__main__":
