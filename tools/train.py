@@ -22,6 +22,7 @@ import torch
 from engine.s3dnerf.config import compact
 from tools.training import compact as stages
 from tools.training.compact import Job
+from tools.training.judges import compact_perceptual
 from tools.training.loop import pick_device
 from tools.training.render_recipe import RenderRecipe
 
@@ -36,6 +37,11 @@ def compact_deform(job: Job) -> bool:
     return stages.train_deform(job)
 
 
+def compact_render(job: Job) -> bool:
+    """Stage 3, pictures, with every term of equation (9)."""
+    return stages.train_render(job, RenderRecipe(weights=stages.EQUATION_9, shape_weight=0.1), compact())
+
+
 def compact_plain(job: Job) -> bool:
     """Stage 3 with the pixel and deformation terms alone; for comparison."""
     return stages.train_render(job, RenderRecipe(), compact())
@@ -46,8 +52,21 @@ def compact_pack(job: Job) -> bool:
     return stages.pack(job).is_file()
 
 
+def compact_all(job: Job) -> bool:
+    """Every stage in order, each from where the one before left off, and the checkpoint."""
+    return all(
+        stage(job) for stage in (compact_audio, compact_deform, compact_perceptual, compact_render, compact_pack)
+    )
+
+
 RECIPES: dict[str, Callable[[Job], bool]] = {
-    recipe.__name__: recipe for recipe in (compact_audio, compact_deform, compact_plain, compact_pack)
+    "compact": compact_all,
+    "compact_audio": compact_audio,
+    "compact_deform": compact_deform,
+    "compact_perceptual": compact_perceptual,
+    "compact_render": compact_render,
+    "compact_plain": compact_plain,
+    "compact_pack": compact_pack,
 }
 
 

@@ -24,9 +24,11 @@ from tools.training.deform_stage import DeformRecipe, DeformStage
 from tools.training.faces import FaceTrack, make_track
 from tools.training.heard import Calibration, Heard, calibrate, hear_clips
 from tools.training.loop import Run, train
+from tools.training.perceptual_stage import load_lip_reader
 from tools.training.render_recipe import RenderRecipe
 from tools.training.render_stage import RenderStage
 from tools.training.rows import Rows
+from tools.training.sync_stage import load_judge
 from tools.training.voices import find_digits, gather_utterances
 
 CREDITS = (
@@ -35,6 +37,9 @@ CREDITS = (
     "espeak-ng; on the Free Spoken Digit Dataset (CC BY-SA 4.0); and on noise recordings, music and room impulse "
     "responses (public domain and CC BY)."
 )
+# The paper's weights are for squared errors of pixels and VGG's features; these are for absolute ones and features
+# of our own, set so that at the painted mouth each term pulls about as hard as the pixels do, the adversary a third.
+EQUATION_9 = LossWeights(perceptual=0.5, adversarial=0.05, sync=0.0)
 CALIBRATION_CLIPS = 12  # of the held-out list, the first ones; report on the others
 STILLS_HELD_OUT = Path(__file__).parent.parent / "portraits_heldout.txt"
 
@@ -179,7 +184,12 @@ def train_render(job: Job, recipe: RenderRecipe, config: S3DConfig) -> bool:
     model.features.load_state_dict(branch.features.state_dict())
     model.audio.load_state_dict(branch.network.state_dict())
     model.field.load_state_dict(job.state("deform.pt", "stage 2 (compact_deform)")["field"])
-    stage = RenderStage(model, recipe, Rows(tracks, stills, heard, motion, recipe), job.device)
+    reader = load_lip_reader(job.out / "perceptual.pt") if recipe.reads else None
+    if reader is not None:
+        print("render: the perceptual term is that of our own network, which reads lips; VGG is not used", flush=True)
+    judge = load_judge(job.out / "sync.pt") if recipe.weights.sync > 0 else None
+    rows = Rows(tracks, stills, heard, motion, recipe)
+    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
     return train(stage, job.run("render.pt"))
 
 
@@ -195,6 +205,3 @@ def pack(job: Job, config: S3DConfig | None = None) -> Path:
     save_checkpoint(path, model, motion, told.closed, told.gain, CREDITS)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, gain of the codes {told.gain.round(2)}")
     return path
-
-
-ALL_TERMS = RenderRecipe(weights=LossWeights())

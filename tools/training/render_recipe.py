@@ -29,12 +29,20 @@ class RenderRecipe:
     smooth_weight: float = 20.0  # on squared differences of neighbouring lattice points
     weights: LossWeights = LossWeights(perceptual=0.0, adversarial=0.0, sync=0.0)
     adversary_from: float = 0.6  # share of the steps after which the adversary begins to learn
-    adversary_rate: float = 2e-4
+    adversary_rate: float = 2e-3
+    matching_share: float = 1.0  # of the adversary's own weight: like features where it looks, not its verdict alone
+    penalty_weight: float = 1.0  # on the adversary's slope at real pictures
+    shape_weight: float = 0.0  # on lips that the perceptual network finds elsewhere than they should be
     seed: int = 0
 
     @property
     def adversary_step(self) -> int:
         return int(self.adversary_from * self.steps)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the perceptual network is asked."""
+        return self.weights.perceptual > 0 or self.shape_weight > 0
 
     def in_a_row(self, step: int) -> bool:
         """Whether a step's frames follow one another."""

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
+from engine.s3dnerf.lip_reader import LipReader
 from engine.s3dnerf.losses import deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
 from engine.s3dnerf.sync_discriminator import SyncDiscriminator
 from tools.training.deform_stage import Points, landmark_error
 from tools.training.loop import Batch, cosine, half
-from tools.training.picture_losses import bend_loss, picture_losses
+from tools.training.opponent import Opponent
+from tools.training.picture_losses import Truth, bend_loss, mouth_truth, picture_losses, reader_losses
 from tools.training.render_recipe import RenderRecipe
 from tools.training.rows import Rows
 
@@ -25,8 +27,16 @@ from tools.training.rows import Rows
 class RenderStage:
     """Stage 3 for ``loop.train``.
 
+    Args:
+        model: with what stages 1 and 2 learned.
+        recipe: terms whose weight is nothing are not computed.
+        rows: what to learn from.
+        device: where.
+        reader: the frozen perceptual network, for its term.
+        judge: the frozen lip-sync discriminator, for its.
+
     Raises:
-        ValueError: the recipe has a lip-sync loss and there is no judge.
+        ValueError: the recipe has a term whose network is missing.
     """
 
     name = "render"
@@ -38,13 +48,19 @@ class RenderStage:
         rows: Rows,
         device: torch.device,
         *,
+        reader: LipReader | None = None,
         judge: SyncDiscriminator | None = None,
     ) -> None:
         if recipe.weights.sync > 0 and judge is None:
             raise ValueError("a lip-sync loss needs a trained lip-sync discriminator: train compact_sync first")
+        if recipe.reads and reader is None:
+            raise ValueError("a perceptual loss needs a trained perceptual network: train compact_perceptual first")
         self.steps, self.seed, self.draw = recipe.steps, recipe.seed, rows.draw
         self.model, self.recipe, self.device = model.to(device).train(), recipe, device
-        self.judge = judge.to(device) if judge is not None else None
+        self.judge = judge.to(device) if judge is not None and recipe.weights.sync > 0 else None
+        self.reader = reader.to(device) if reader is not None and recipe.reads else None
+        size = model.config.mouth_box
+        self.opponent = Opponent(size, recipe, device) if recipe.weights.adversarial > 0 else None
         self.points = Points().to(device)
         self.optimiser = make_optimiser(model, recipe)
         self._last: tuple[Batch, Frame] | None = None
@@ -52,22 +68,31 @@ class RenderStage:
     def learn(self, batch: Batch, step: int) -> dict[str, Tensor]:
         self._set_rates(step)
         frame = draw_frames(self.model, batch)
-        losses = self._losses(frame, batch)
+        truth = mouth_truth(self.model.config, frame, batch)
+        losses = self._losses(frame, batch, truth)
+        real = batch["pictured"] > 0
+        playing = self.opponent is not None and self.opponent.plays(step, int(real.sum()))
+        if self.opponent is not None and playing:
+            losses |= self.opponent.judge(frame.fine[real], truth.picture[real], step)
         self.optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
         self.optimiser.step()
+        if self.opponent is not None and playing:
+            losses |= self.opponent.learn(frame.fine[real], truth.picture[real], step)
         self._last = batch, frame
         return losses
 
-    def _losses(self, frame: Frame, batch: Batch) -> dict[str, Tensor]:
-        """Every term of this stage by name, weighted."""
-        recipe = self.recipe
+    def _losses(self, frame: Frame, batch: Batch, truth: Truth) -> dict[str, Tensor]:
+        """Every term of this stage by name, weighted, but for the adversary's."""
+        recipe, config = self.recipe, self.model.config
         error, _ = landmark_error(self.model.field, frame.lattice.float(), batch)
-        losses = picture_losses(self.model, frame, batch, recipe)
+        losses = picture_losses(config, frame, batch, truth, recipe)
         losses["points"] = self.points(error, batch["trusted"]) * 4
         losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
         losses["smooth"] = bend_loss(frame.lattice.float()) * recipe.smooth_weight
+        if self.reader is not None:
+            losses |= reader_losses(self.reader, config, frame, batch, truth, recipe)
         return losses
 
     def _set_rates(self, step: int) -> None:
@@ -77,11 +102,14 @@ class RenderStage:
             group["lr"] = rate * scale
 
     def state(self) -> dict[str, Any]:
-        return dict(model=self.model.state_dict(), optimiser=self.optimiser.state_dict())
+        state = dict(model=self.model.state_dict(), optimiser=self.optimiser.state_dict())
+        return state | (self.opponent.state() if self.opponent is not None else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.opponent is not None:
+            self.opponent.restore(state)
 
     def show(self, path: Path) -> None:
         if self._last is not None:
