@@ -20,10 +20,11 @@ Every clip becomes one ``NAME.npz``:
 Beside them ``lip_motion.npz`` holds the basis of the lip-motion codes and ``codes.npz`` the codes of all
 clips. Masks of face, lips and mouth are filled from the landmarks when ``tools.training.clips`` is asked.
 
-Clips in subfolders are named after their path (``M003__video__front__angry__level_1__001``). MEAD's and
-HDTF's folders work as they come (``tools/prepare/sources.py``). What cannot be used is listed with its reason
-in ``left_out.json``. Clips that are there already are not made again, so an interrupted run goes on
-where it was; a file of an older version or of other settings is made anew.
+Clips in subfolders are named after their path (``M003__video__front__angry__level_1__001``), parts of a
+long video by number (``NAME__000``). MEAD's and HDTF's folders work as they come
+(``tools/prepare/sources.py``). What cannot be used is listed with its reason in ``left_out.json``. Clips
+that are there already are not made again, so an interrupted run goes on where it was; a file of an older
+version or of other settings is made anew.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def prepare(sources: list[Source], out: Path, settings: Settings, jobs: int, bas
         part.unlink()  # of a run that was killed
     left_out = LeftOut(out)
     stamps = {source.name: stamp_of(source, settings) for source in sources}
+    remove_recut(out, sources)
     there = {source.name: read_stamp(out / f"{source.name}.npz") for source in sources}
     wanted = [
         source
@@ -147,10 +149,21 @@ def prepare(sources: list[Source], out: Path, settings: Settings, jobs: int, bas
     return len(names), left_out
 
 
+def remove_recut(out: Path, sources: list[Source]) -> None:
+    """Remove clips of these videos that other settings cut and named in another way."""
+    names, files = {source.name for source in sources}, {source.file for source in sources}
+    for path in out.glob("*.npz"):
+        if path.stem not in names and path.name not in (BASIS_FILE, CODES_FILE):
+            stamp = read_stamp(path)
+            if stamp and json.loads(stamp)["file"] in files:
+                print(f"{path.name} was cut with other settings: removed")
+                path.unlink()
+
+
 def find_sources(args: argparse.Namespace) -> list[Source]:
     if args.portraits:
         return find_portraits(args.portraits)
-    sources, others = find_videos(args.videos, views=set(args.views), annotations=args.annotations)
+    sources, others = find_videos(args.videos, views=set(args.views), max_s=args.max_s, annotations=args.annotations)
     if others:
         print(f"{others} videos show another view than {', '.join(args.views)} and are not used (--views)")
     return sources
@@ -163,7 +176,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     source.add_argument("--portraits", type=Path, help="folder of still portraits, searched in depth")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes; 1 works in this one")
-    parser.add_argument("--max-s", type=float, default=60.0, help="seconds of each clip to use at most (default: 60)")
+    parser.add_argument("--max-s", type=float, default=60.0, help="longer videos become several clips (default: 60)")
     parser.add_argument("--views", nargs="+", choices=sorted(MEAD_VIEWS), default=["front"], help="of MEAD")
     parser.add_argument("--annotations", type=Path, help="folder of HDTF's *_annotion_time.txt (default: --videos)")
     parser.add_argument("--basis", type=Path, help="lip_motion.npz to make codes with (default: fitted on the clips)")
@@ -175,8 +188,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{path} does not exist")
     if not folder.is_dir():
         parser.error(f"{folder} is a file; give the folder it lies in")
-    if args.jobs < 1 or args.max_s < 1:
-        parser.error(f"--jobs {args.jobs} and --max-s {args.max_s:g}: both must be 1 or more")
+    if args.jobs < 1 or args.max_s < 2:
+        parser.error(f"--jobs {args.jobs} must be 1 or more, --max-s {args.max_s:g} must be 2 or more")
     return args
 
 

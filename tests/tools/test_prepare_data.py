@@ -159,8 +159,29 @@ def test_what_is_missing_old_damaged_or_otherwise_made_is_made_anew(tmp_path, ta
     assert "2 clips were made by an older version" in capsys.readouterr().out
     assert len({read_stamp(out / f"{name}.npz") for name in ("old", "damaged", "fine")} - {"", None}) == 3
     assert (out / "fine.npz").stat().st_mtime_ns == fine
-    assert prepare("--videos", root, "--out", out, "--max-s", "1.04") == 0
-    assert {len(c) for c in load_clips(out)} == {26}
+    assert prepare("--videos", root, "--out", out, "--no-sync-check") == 0
+    assert "3 clips were made by an older version" in capsys.readouterr().out
+
+
+def test_a_long_video_becomes_several_clips(tmp_path):
+    root, out = tmp_path / "in", tmp_path / "out"
+    talk = write_talk(root / "long.mkv", 60)
+    talk.with_suffix(".align").write_text("0 20000 bin\n20000 40000 blue\n")
+    assert prepare("--videos", root, "--out", out) == 0
+    [whole] = load_clips(out)
+    assert prepare("--videos", root, "--out", out, "--max-s", "2") == 0
+    parts = load_clips(out)
+    assert [c.name for c in parts] == ["long__000", "long__001"]
+    count = sum(map(len, parts))
+    assert abs(len(parts[0]) - len(parts[1])) <= 2 and len(whole) - 1 <= count <= len(whole)
+    assert np.corrcoef(np.concatenate([c.sound for c in parts]), whole.sound[: count * 640])[0, 1] > 0.99
+    opening = [mouth_opening(c.landmarks) / eye_distance(c.landmarks) for c in (whole, *parts)]
+    assert np.corrcoef(np.concatenate(opening[1:]), opening[0][:count])[0, 1] > 0.97
+    words = [c.speech for c in (whole, *parts) if c.speech is not None]
+    assert [len(w) for w in words] == [2, 2, 1]
+    assert np.allclose(words[2][0], words[0][1] - len(parts[0]) / 25)
+    assert prepare("--videos", root, "--out", out) == 0
+    assert [c.name for c in load_clips(out)] == ["long"]
 
 
 def test_files_of_the_first_version_are_loaded(prepared, tmp_path):
@@ -296,7 +317,7 @@ def test_wrong_arguments_are_named(tmp_path, capsys):
     for args, reason in (
         (["--videos", tmp_path / "none"], "does not exist"),
         (["--videos", tmp_path / "file.mp4"], "is a file"),
-        (["--videos", tmp_path, "--max-s", "0"], "must be 1 or more"),
+        (["--videos", tmp_path, "--max-s", "0"], "must be 2 or more"),
     ):
         with pytest.raises(SystemExit):
             prepare(*args, "--out", tmp_path / "out")

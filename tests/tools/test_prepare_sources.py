@@ -86,6 +86,13 @@ def test_hdtfs_lists_may_lie_elsewhere(hdtf, tmp_path_factory):
     assert source.span == Span(5, 3607)
 
 
+def test_what_is_long_is_cut_evenly(hdtf):
+    sources, _ = find(make_tree(hdtf, "Radio11.mp4"), max_s=25)
+    assert [s.name for s in sources[:3]] == ["Radio11_0__000", "Radio11_0__001", "Radio11_1__000"]
+    assert [s.span for s in sources[:3]] == [Span(30, 45), Span(45, 60), Span(90, 110)]
+    assert len(sources) == 5 and {s.speaker for s in sources} == {"Radio11"}
+
+
 @pytest.mark.parametrize("span", ["00:30", "00:30-00:10", "0030-0100", "a-b"])
 def test_a_wrong_time_in_a_list_is_named(tmp_path, span):
     (tmp_path / "RD_annotion_time.txt").write_text(f"Radio1.mp4 {span}\n")

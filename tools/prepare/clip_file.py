@@ -109,7 +109,7 @@ def _from_video(source: Source, settings: Settings) -> dict[str, np.ndarray]:
     return crops.arrays() | {
         "landmarks": crop_landmarks(found, crop_from_photo),
         "sound": sound,
-        "speech": read_words(source.path, track.first / FPS),
+        "speech": read_words(source.path, span.start_s + track.first / FPS, count / FPS),
         "sync": curve.correlations,
     }
 
@@ -152,11 +152,16 @@ class _Crops:
         return {"frames": np.concatenate(self._parts), "offsets": offsets}
 
 
-def read_words(path: Path, later_s: float = 0.0) -> np.ndarray:
-    """GRID's word timing without the silences: float32 [words, 2] seconds (none: [0, 2])."""
+def read_words(path: Path, begin_s: float, length_s: float) -> np.ndarray:
+    """Timing of the words in a clip that begins at ``begin_s``, by GRID's list beside the video.
+
+    Returns:
+        float32 [words, 2] seconds, without the silences; [0, 2] where there is no list.
+    """
     align = path.with_suffix(".align")
     if not align.exists():
         return np.zeros((0, 2), np.float32)
     rows = [line.split() for line in align.read_text().splitlines() if line.strip()]
     spans = [(float(a), float(b)) for a, b, word in rows if word not in ("sil", "sp")]
-    return (np.array(spans, np.float32) / GRID_UNITS_PER_SECOND - later_s).reshape(-1, 2).astype(np.float32)
+    times = np.array(spans).reshape(-1, 2) / GRID_UNITS_PER_SECOND - begin_s
+    return times[(times[:, 1] > 0) & (times[:, 0] < length_s)].astype(np.float32)

@@ -106,6 +106,15 @@ class _Stamped:
     pixel_aspect: float
 
 
+def seconds_of(path: Path) -> float | None:
+    """Length of a file as its header tells it; None where it does not or where there is none to read."""
+    try:
+        with _open(path) as container:
+            return container.duration / 1e6 if container.duration else None
+    except Unusable:
+        return None
+
+
 def first_frame_s(path: Path, span: Span = WHOLE) -> float:
     """When a span's first frame is shown, on the container's clock.
 

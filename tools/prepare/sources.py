@@ -11,13 +11,14 @@ Any folder tree of videos works. Two data sets' own layouts are known besides:
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools.prepare.media import WHOLE, Span
+from tools.prepare.media import FPS, WHOLE, Span, seconds_of
 
 VIDEO_ENDINGS = {".mp4", ".mpg", ".mpeg", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
@@ -40,11 +41,14 @@ class Source:
     window: tuple[int, int, int, int, int] | None = None  # x, y, width, height; at this height of the whole picture
 
 
-def find_videos(folder: Path, *, views: set[str], annotations: Path | None = None) -> tuple[list[Source], int]:
+def find_videos(
+    folder: Path, *, views: set[str], max_s: float = math.inf, annotations: Path | None = None
+) -> tuple[list[Source], int]:
     """Clips that a tree of videos holds, and how many videos show another view than wanted.
 
     Args:
         views: MEAD's views to take, of ``MEAD_VIEWS``.
+        max_s: what is longer becomes several clips of equal length.
         annotations: folder of HDTF's lists; None looks for them in the tree.
     """
     paths = _search(folder, VIDEO_ENDINGS)
@@ -59,14 +63,15 @@ def find_videos(folder: Path, *, views: set[str], annotations: Path | None = Non
             continue
         pieces = cuts.get(path.stem)
         if pieces is None:
-            found.append(_source(relative, path, _speaker(path, folder, view), _sound_beside(path, view)))
+            source = _source(relative, path, _speaker(path, folder, view), _sound_beside(path, view))
+            found += _cut(source, max_s)
             continue
         for index, (span, window) in enumerate(pieces):
             if {f"{path.stem}_{index}", f"{path.stem}_{index:03d}"} & stems:
                 continue  # lies there cut already
             piece = relative.with_name(f"{path.stem}_{index}{path.suffix}")
             source = _source(piece, path, path.stem, _sound_beside(path, None), span=span, window=window)
-            found.append(source)
+            found += _cut(source, max_s)
     return _make_unique(found), others
 
 
@@ -122,6 +127,22 @@ def _read_span(text: str, path: Path, name: str) -> Span:
     return Span(*ends)
 
 
+def _cut(source: Source, max_s: float) -> list[Source]:
+    """Equal parts of at most ``max_s``, named ``NAME__000`` and so on; what is no longer stays whole."""
+    start_s, end_s = source.span.start_s, source.span.end_s
+    if math.isinf(end_s) and not math.isinf(max_s):
+        end_s = seconds_of(source.path) or max_s
+    count = math.ceil((end_s - start_s) / max_s - 0.01) if not math.isinf(max_s) else 1
+    if count <= 1:
+        return [source]
+    cuts = [start_s + round((end_s - start_s) * i / count * FPS) / FPS for i in range(count + 1)]  # between frames
+    speaker = source.speaker if source.span != WHOLE else source.name
+    return [
+        replace(source, name=f"{source.name}__{i:03d}", span=Span(cuts[i], cuts[i + 1]), speaker=speaker)
+        for i in range(count)
+    ]
+
+
 def _search(folder: Path, endings: set[str]) -> list[Path]:
     """Files by ending in depth, hidden ones left aside (macOS puts ``._001.mp4`` beside ``001.mp4``)."""
     paths = (p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
@@ -174,7 +195,7 @@ def _make_unique(sources: Iterable[Source]) -> list[Source]:
     for source in sources:
         name = source.name
         if name.lower() in taken:
-            name = f"{name}__{zlib.crc32(source.file.encode()):08x}"
+            name = f"{name}__{zlib.crc32(f'{source.file} {source.span}'.encode()):08x}"
         taken.add(name.lower())  # some file systems take A and a for the same
-        unique.append(source if name == source.name else Source(**{**source.__dict__, "name": name}))
+        unique.append(replace(source, name=name))
     return unique
