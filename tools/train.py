@@ -22,7 +22,7 @@ import torch
 from engine.s3dnerf.config import compact
 from tools.training import compact as stages
 from tools.training.compact import Job
-from tools.training.judges import compact_perceptual
+from tools.training.judges import compact_perceptual, compact_sync
 from tools.training.loop import pick_device
 from tools.training.render_recipe import RenderRecipe
 
@@ -64,6 +64,7 @@ RECIPES: dict[str, Callable[[Job], bool]] = {
     "compact_audio": compact_audio,
     "compact_deform": compact_deform,
     "compact_perceptual": compact_perceptual,
+    "compact_sync": compact_sync,
     "compact_render": compact_render,
     "compact_plain": compact_plain,
     "compact_pack": compact_pack,

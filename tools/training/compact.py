@@ -28,7 +28,7 @@ from tools.training.perceptual_stage import load_lip_reader
 from tools.training.render_recipe import RenderRecipe
 from tools.training.render_stage import RenderStage
 from tools.training.rows import Rows
-from tools.training.sync_stage import load_judge
+from tools.training.sync_stage import load_sync_state
 from tools.training.voices import find_digits, gather_utterances
 
 CREDITS = (
@@ -39,7 +39,7 @@ CREDITS = (
 )
 # The paper's weights are for squared errors of pixels and VGG's features; these are for absolute ones and features
 # of our own, set so that at the painted mouth each term pulls about as hard as the pixels do, the adversary a third.
-EQUATION_9 = LossWeights(perceptual=0.5, adversarial=0.05, sync=0.0)
+EQUATION_9 = LossWeights(perceptual=0.5, adversarial=0.05, sync=0.1)
 CALIBRATION_CLIPS = 12  # of the held-out list, the first ones; report on the others
 STILLS_HELD_OUT = Path(__file__).parent.parent / "portraits_heldout.txt"
 
@@ -187,7 +187,7 @@ def train_render(job: Job, recipe: RenderRecipe, config: S3DConfig) -> bool:
     reader = load_lip_reader(job.out / "perceptual.pt") if recipe.reads else None
     if reader is not None:
         print("render: the perceptual term is that of our own network, which reads lips; VGG is not used", flush=True)
-    judge = load_judge(job.out / "sync.pt") if recipe.weights.sync > 0 else None
+    judge = load_sync_state(job.out / "sync.pt") if recipe.weights.sync > 0 else None
     rows = Rows(tracks, stills, heard, motion, recipe)
     stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
     return train(stage, job.run("render.pt"))

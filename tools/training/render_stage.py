@@ -22,6 +22,7 @@ from tools.training.opponent import Opponent
 from tools.training.picture_losses import Truth, bend_loss, mouth_truth, picture_losses, reader_losses
 from tools.training.render_recipe import RenderRecipe
 from tools.training.rows import Rows
+from tools.training.sync_stage import made_sync_loss
 
 
 class RenderStage:
@@ -53,6 +54,8 @@ class RenderStage:
     ) -> None:
         if recipe.weights.sync > 0 and judge is None:
             raise ValueError("a lip-sync loss needs a trained lip-sync discriminator: train compact_sync first")
+        if judge is not None and recipe.weights.sync > 0 and judge.frames != recipe.sync_targets:
+            raise ValueError(f"the judge looks at {judge.frames} frames, the recipe gives it {recipe.sync_targets}")
         if recipe.reads and reader is None:
             raise ValueError("a perceptual loss needs a trained perceptual network: train compact_perceptual first")
         self.steps, self.seed, self.draw = recipe.steps, recipe.seed, rows.draw
@@ -91,6 +94,10 @@ class RenderStage:
         losses["points"] = self.points(error, batch["trusted"]) * 4
         losses["deform"] = deform_loss(frame.lattice) * recipe.weights.deform
         losses["smooth"] = bend_loss(frame.lattice.float()) * recipe.smooth_weight
+        if self.judge is not None and "sound" in batch:
+            extent = config.mouth_box / CROP_PX
+            told = made_sync_loss(self.judge, frame.fine, frame.centre, extent, batch)
+            losses["sync"] = told * recipe.weights.sync
         if self.reader is not None:
             losses |= reader_losses(self.reader, config, frame, batch, truth, recipe)
         return losses

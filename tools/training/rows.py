@@ -10,7 +10,6 @@ from torch import Tensor
 
 from engine.s3dnerf.geometry import CROP_PX
 from engine.s3dnerf.lip_motion import LipMotion, inner_gaps
-from tools.training.clips import SAMPLES_PER_FRAME
 from tools.training.deform_stage import stack
 from tools.training.faces import (
     MOUTH_SHOWS,
@@ -28,6 +27,7 @@ from tools.training.heard import Heard
 from tools.training.mirror import code_mirror
 from tools.training.pictures import change_light, change_tone, move, soften, zoom
 from tools.training.render_recipe import RenderRecipe
+from tools.training.sync_rows import sound_around
 
 
 class Group(NamedTuple):
@@ -111,7 +111,7 @@ class Rows:
             codes = codes @ self._code_mirror if track.mirrored else codes
             pairs = [pair.told(codes[target]) for pair, target in zip(pairs, targets, strict=True)]
         images = change_tone([track.frame(i) for i in (source, *targets)], rng)
-        spoken = sound_about(track.clip.sound, targets[count // 2]) if in_a_row else None
+        spoken = sound_around(track.clip.sound, np.array(targets[count // 2 :][:1]))[0] if in_a_row else None
         return Group(pairs, images, self._heard.driving[which][targets], True, spoken)
 
     def _driven_group(self, rng: np.random.Generator, count: int) -> Group:
@@ -136,14 +136,6 @@ class Rows:
         images = change_tone([image, *(move(image, affine) for _, affine in moves)], rng)
         nearest = int(np.abs(track.codes - still.own[0]).sum(1).argmin())
         return Group([pair for pair, _ in moves], images, self._heard.driving[which][[nearest] * count], True)
-
-
-def sound_about(sound: np.ndarray, frame: int) -> np.ndarray:
-    """What the lip-sync discriminator hears of a frame: the 320 ms whose middle is the frame's."""
-    half, middle = 2560, frame * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
-    padded = np.pad(sound, half + SAMPLES_PER_FRAME)
-    first = middle + SAMPLES_PER_FRAME
-    return padded[first : first + 2 * half]
 
 
 def shown_inside(pair: Pair) -> np.ndarray:

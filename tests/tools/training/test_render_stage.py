@@ -10,6 +10,7 @@ from engine.s3dnerf.config import compact
 from engine.s3dnerf.lip_reader import LipReader
 from engine.s3dnerf.losses import LossWeights
 from engine.s3dnerf.model import S3DNerf
+from engine.s3dnerf.sync_discriminator import SyncDiscriminator, freeze
 from tools.training.loop import Run, train
 from tools.training.render_recipe import RenderRecipe
 from tools.training.render_stage import RenderStage
@@ -55,12 +56,20 @@ def test_resumed_is_unbroken(stage_of, tmp_path):
 
 
 def test_the_judges_and_the_adversary_go_on_too(stage_of, tmp_path):
-    weights = LossWeights(perceptual=0.5, adversarial=0.1, sync=0.0)
+    weights = LossWeights(perceptual=0.5, adversarial=0.1, sync=0.1)
     recipe = replace(
-        RECIPE, targets=2, weights=weights, shape_weight=0.1, driven_stills=0.0, adversary_from=0.25, penalty_weight=0.1
+        RECIPE,
+        targets=2,
+        sync_sources=1,
+        sync_every=3,
+        weights=weights,
+        shape_weight=0.1,
+        driven_stills=0.0,
+        adversary_from=0.25,
+        penalty_weight=0.1,
     )
-    reader = LipReader().eval().requires_grad_(False)
-    whole = stage_of(recipe, reader=reader)
+    parts = dict(reader=LipReader().eval().requires_grad_(False), judge=freeze(SyncDiscriminator()))
+    whole = stage_of(recipe, **parts)
     told: list[dict[str, torch.Tensor]] = []
     learn = whole.learn
 
@@ -72,11 +81,12 @@ def test_the_judges_and_the_adversary_go_on_too(stage_of, tmp_path):
     assert train(whole, Run(out=tmp_path / "whole.pt"))
     assert "perceptual" in told[0] and "shape" in told[0] and "adversary" not in told[0]
     assert {"adversarial", "matching", "adversary"} <= set(told[1])
-    fresh, taught = stage_of(recipe, reader=reader).opponent, whole.opponent
+    assert ["sync" in one for one in told] == [False, False, True, False]
+    fresh, taught = stage_of(recipe, **parts).opponent, whole.opponent
     assert fresh is not None and taught is not None
     both = zip(fresh.adversary.parameters(), taught.adversary.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in both)
-    rest = half_way_and_on(stage_of, recipe, tmp_path / "parts.pt", reader=reader)
+    rest = half_way_and_on(stage_of, recipe, tmp_path / "parts.pt", **parts)
     assert rest.opponent is not None
     for here, there in ((whole.model, rest.model), (taught.adversary, rest.opponent.adversary)):
         for one, other in zip(here.parameters(), there.parameters(), strict=True):
@@ -91,3 +101,9 @@ def test_a_perceptual_loss_without_its_network_is_refused(stage_of):
 def test_a_sync_loss_without_a_judge_is_refused(stage_of):
     with pytest.raises(ValueError, match="discriminator"):
         stage_of(replace(RECIPE, weights=LossWeights(perceptual=0.0, adversarial=0.0)))
+
+
+def test_a_judge_of_other_lengths_is_refused(stage_of):
+    recipe = replace(RECIPE, weights=LossWeights(perceptual=0.0, adversarial=0.0), sync_targets=4)
+    with pytest.raises(ValueError, match="looks at 5 frames, the recipe gives it 4"):
+        stage_of(recipe, judge=SyncDiscriminator())

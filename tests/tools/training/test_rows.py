@@ -10,7 +10,7 @@ from engine.s3dnerf.losses import LossWeights
 from tools.training.loop import rng_of
 from tools.training.pictures import zoom
 from tools.training.render_recipe import RenderRecipe
-from tools.training.rows import Rows, sound_about
+from tools.training.rows import Rows
 
 RECIPE = RenderRecipe(steps=8, sources=3, targets=2)
 
@@ -73,13 +73,7 @@ def test_with_a_sync_loss_some_steps_have_frames_in_a_row_with_their_sound(track
     batch = rows.draw(rng_of(0, 3), 3)
     frames = ((batch["drive"][:, 0] - 100) // 8).reshape(2, 5)
     assert (frames.diff(dim=1) == 1).all() and batch["sound"].shape[0] == 2
-    middle = int(frames[0, 2])
-    assert np.array_equal(batch["sound"][0].numpy(), sound_about(track.clip.sound, middle))
-
-
-def test_the_sound_about_a_frame_has_the_frame_in_its_middle():
-    sound = np.zeros(6400, np.float32)
-    sound[5 * 640 : 6 * 640] = 1  # the time of frame 5
-    cut = sound_about(sound, 5)
-    assert len(cut) == 5120 and cut[2560 - 320 : 2560 + 320].all() and cut.sum() == 640
-    assert len(sound_about(sound, 0)) == len(sound_about(sound, 9)) == 5120
+    begin = int(frames[0, 2]) * 640 + 320 - 2560  # the 320 ms about the middle frame
+    inside = slice(max(0, -begin), min(5120, len(track.clip.sound) - begin))
+    heard_then = track.clip.sound[begin + inside.start : begin + inside.stop]
+    np.testing.assert_array_equal(batch["sound"][0].numpy()[inside], heard_then)
