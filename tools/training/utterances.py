@@ -21,6 +21,7 @@ from tools.training.sounds import mix, shape_spectrum
 
 FPS = 25
 LEVEL = 0.06  # root mean square that every piece is brought to
+QUIET_DB = (-60.0, -8.0)  # root mean square of rows without speech
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,9 @@ class Utterances:
         sound = torch.stack([row.sound for row in rows])
         quiet = torch.tensor([row.speech[0].item() == 0 for row in rows])
         noise = self._noises.draw(segments, rng)
-        loud = torch.from_numpy(10 ** (rng.uniform(-40, 18, (segments, 1)) / 20)).float()
-        noise[quiet] *= loud[quiet]
         sound = mix(shape_spectrum(sound, rng), noise, rng)
+        loud = torch.from_numpy(10 ** (rng.uniform(*QUIET_DB, (segments, 1)) / 20)).float()
+        sound[quiet] = (shape_spectrum(noise, rng) * loud)[quiet].clamp(-1, 1)  # as loud as speech, or hardly there
         return Batch(sound, *(torch.cat(parts) for parts in list(zip(*rows, strict=True))[1:]))
 
     def _draw_segment(self, rng: np.random.Generator) -> Batch:
