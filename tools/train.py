@@ -39,7 +39,7 @@ def compact_deform(job: Job) -> bool:
 
 def compact_render(job: Job) -> bool:
     """Stage 3, pictures, with every term of equation (9)."""
-    return stages.train_render(job, RenderRecipe(weights=stages.EQUATION_9, shape_weight=0.1), compact())
+    return stages.train_render(job, RenderRecipe(weights=stages.EQUATION_9, shape_weight=1.0), compact())
 
 
 def compact_plain(job: Job) -> bool:

@@ -39,7 +39,7 @@ CREDITS = (
 )
 # The paper's weights are for squared errors of pixels and VGG's features; these are for absolute ones and features
 # of our own, set so that at the painted mouth each term pulls about as hard as the pixels do, the adversary a third.
-EQUATION_9 = LossWeights(perceptual=0.5, adversarial=0.05, sync=0.1)
+EQUATION_9 = LossWeights(perceptual=0.5, adversarial=0.05, sync=0.05)
 CALIBRATION_CLIPS = 12  # of the held-out list, the first ones; report on the others
 STILLS_HELD_OUT = Path(__file__).parent.parent / "portraits_heldout.txt"
 

@@ -30,7 +30,7 @@ class RenderRecipe:
     weights: LossWeights = LossWeights(perceptual=0.0, adversarial=0.0, sync=0.0)
     adversary_from: float = 0.6  # share of the steps after which the adversary begins to learn
     adversary_rate: float = 2e-3
-    matching_share: float = 1.0  # of the adversary's own weight: like features where it looks, not its verdict alone
+    matching_share: float = 10.0  # of the adversary's own weight: like features where it looks, not its verdict alone
     penalty_weight: float = 1.0  # on the adversary's slope at real pictures
     shape_weight: float = 0.0  # on lips that the perceptual network finds elsewhere than they should be
     seed: int = 0
