@@ -97,8 +97,11 @@ class LeftOut:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LEFT_OUT_FILE
-        rows = json.loads(self._path.read_text()) if self._path.exists() else []
-        self.rows: dict[str, dict[str, str]] = {row["name"]: row for row in rows}
+        self.rows: dict[str, dict[str, str]] = {}
+        try:
+            self.rows = {row["name"]: row for row in json.loads(self._path.read_text())}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass  # none yet, or none that can be read: those clips are tried once more
 
     def add(self, source: Source, reason: str, stamp: str) -> None:
         self.rows[source.name] = {"name": source.name, "file": source.file, "reason": reason, "made": stamp}
@@ -143,7 +146,8 @@ def prepare(sources: list[Source], out: Path, settings: Settings, jobs: int, bas
                     (out / f"{source.name}.npz").unlink()
     finally:
         left_out.write()
-    names = sorted(path.stem for path in out.glob("*.npz") if path.name not in (BASIS_FILE, CODES_FILE))
+    files = (path for path in out.glob("*.npz") if path.name not in (BASIS_FILE, CODES_FILE))
+    names = sorted(path.stem for path in files if read_stamp(path))
     if names:
         write_codes(out, names, basis)
     return len(names), left_out

@@ -12,6 +12,7 @@ from engine.landmarks import LIPS, eye_distance, mouth_opening, relative_pose
 from tests.tools.media import write_silent_video, write_wav
 from tests.tools.talking_face import loudness, open_mouth, speech, still_face, write_talk, write_video
 from tools.prepare.clip_file import read_stamp
+from tools.prepare.whole_set import find_late_speakers
 from tools.prepare_data import main
 from tools.training.clips import Clip, load_clips, measure_head, read_basis
 
@@ -229,6 +230,45 @@ def test_a_clip_that_became_unusable_is_gone(tmp_path, talk):
     assert left_out(out) == {}
 
 
+def test_clips_of_a_speaker_out_of_sync_are_left_out_together(tmp_path):
+    hill = np.exp(-(((np.arange(31) - 15) / 3) ** 2)).astype(np.float32)
+    for number in range(10):
+        for speaker, lag in (("late", 8), ("fine", 0)):
+            name, curve = f"{speaker}{number}", 0.2 + 0.15 * np.roll(hill, lag)
+            np.savez(tmp_path / f"{name}.npz", sync=curve, speaker=np.array(speaker), offsets=np.arange(76))
+    found = find_late_speakers(tmp_path, [path.stem for path in tmp_path.iterdir()])
+    assert set(found) == {f"late{number}" for number in range(10)}
+    assert "late by 8 frames (320 ms) in 10 clips of this speaker" in found["late0"]
+
+
+def test_what_a_late_speakers_clips_become_is_kept(tmp_path, talk, monkeypatch):
+    import tools.prepare_data as tool
+
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    for name in ("good", "late"):
+        shutil.copy(talk, root / f"{name}.mp4")
+    monkeypatch.setattr(tool, "find_late_speakers", lambda folder, names: {"late": "late by 8 frames"})
+    assert prepare("--videos", root, "--out", out) == 0
+    for _ in range(2):
+        assert [c.name for c in load_clips(out)] == ["good"]
+        assert left_out(out) == {"late.mp4": "late by 8 frames"}
+        monkeypatch.setattr(tool, "make_clip", None)  # nothing is made again
+        assert prepare("--videos", root, "--out", out) == 0
+
+
+def test_files_that_are_no_clips_do_no_harm(tmp_path, talk):
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    out.mkdir()
+    shutil.copy(talk, root / "x.mp4")
+    (out / "left_out.json").write_text("{ half a list")
+    (out / "foreign.npz").write_text("what is this")
+    assert prepare("--videos", root, "--out", out) == 0
+    with np.load(out / "codes.npz") as file:
+        assert file["names"].tolist() == ["x"]
+
+
 def test_mead_sound_from_the_other_tree(tmp_path):
     root, out = tmp_path / "in", tmp_path / "out"
     for view in ("front", "top"):
@@ -325,5 +365,7 @@ def test_wrong_arguments_are_named(tmp_path, capsys):
     assert prepare("--portraits", tmp_path, "--out", tmp_path / "out") == 2
     assert "no file ends in" in capsys.readouterr().err
     np.savez(tmp_path / "other.npz", x=1)
-    assert prepare("--videos", tmp_path, "--out", tmp_path / "out", "--basis", tmp_path / "other.npz") == 2
-    assert "no basis" in capsys.readouterr().err
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:100])
+    for name in ("other.npz", "torn.npz"):
+        assert prepare("--videos", tmp_path, "--out", tmp_path / "out", "--basis", tmp_path / name) == 2
+        assert f"{name} is no basis" in capsys.readouterr().err

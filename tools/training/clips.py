@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -95,10 +96,14 @@ def read_basis(path: Path) -> LipMotion:
     Raises:
         ValueError: it holds something else.
     """
-    with np.load(path) as file:
-        if set(file.files) != set(LipMotion.__dataclass_fields__):
-            raise ValueError(f"{path.name} is no basis of lip-motion codes: it holds {', '.join(file.files)}")
-        return LipMotion(**{name: file[name] for name in file.files})
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, AttributeError, BadZipFile) as error:
+        raise ValueError(f"{path.name} is no basis of lip-motion codes: it cannot be read ({error})") from None
+    if set(arrays) != set(LipMotion.__dataclass_fields__):
+        raise ValueError(f"{path.name} is no basis of lip-motion codes: it holds {', '.join(arrays)}")
+    return LipMotion(**arrays)
 
 
 def read_codes(folder: Path) -> dict[str, np.ndarray]:
