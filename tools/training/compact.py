@@ -130,6 +130,7 @@ def train_audio(job: Job, config: S3DConfig | None = None) -> bool:
     motion = lip_motion(job, clips)
     digits = [(file, read_mono(file.path)) for file in find_digits(job.data / "digits")]
     rooms, noises = recordings(job.data / "rooms"), recordings(job.data / "noise")
+    heard, unheard = [r[: len(r) // 2] for r in noises], [r[len(r) // 2 :] for r in noises]
     groups = gather_utterances(
         clips,
         motion,
@@ -146,8 +147,8 @@ def train_audio(job: Job, config: S3DConfig | None = None) -> bool:
         groups,
         closed_code(clips, motion),
         motion,
-        noises,
-        lambda branch: report(branch, held_out, noises, motion, config),
+        heard,
+        lambda branch: report(branch, held_out, unheard, motion, config),
     )
     return train(stage, job.run("audio.pt"))
 
