@@ -54,7 +54,7 @@ class LipReader(nn.Module):
         )
 
     def features(self, picture: Tensor) -> list[Tensor]:
-        """Maps at four scales, fine to coarse: [B, 3, size, size] in [-1, 1] -> [B, WIDTHS[i], size / 2^(i+1), same]."""
+        """[B, 3, size, size] in [-1, 1] -> maps at four scales, fine to coarse: ``Told.features``."""
         if picture.shape[1:] != (3, self.size, self.size):
             raise ValueError(f"the lip reader reads [B, 3, {self.size}, {self.size}], not {list(picture.shape)}")
         maps = []

@@ -19,7 +19,7 @@ class MouthCrop(NamedTuple):
 
 
 def mouth_corner(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Top left corner, px of the crop, of the box that stage 3 paints (``S3DNerf.mouth_box_centre``): [478, 3] -> [2]."""
+    """Top left corner, px, of the box that stage 3 paints (``S3DNerf.mouth_box_centre``): [478, 3] -> [2]."""
     half = size // 2
     middle = (landmarks[LIPS, :2].mean(0) + 1) / 2 * CROP_SIZE
     return np.clip(np.round(middle), half, CROP_SIZE - half) - half

@@ -2,104 +2,119 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.landmarks import LIPS
-from engine.s3dnerf.sync_discriminator import SyncDiscriminator, crop_lips, freeze, sync_loss, sync_triplet_loss
+from engine.s3dnerf.sync_discriminator import (
+    SyncDiscriminator,
+    crop_lips,
+    freeze,
+    lip_boxes,
+    log_mel,
+    sync_loss,
+    sync_triplet_loss,
+)
 from tools.training.clips import Clip
-
-BOX_MARGIN = 0.25  # of the lips' width, on each side
+from tools.training.loop import Batch, cosine, half
+from tools.training.sync_rows import SyncRows
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncRecipe:
-    minutes: float = 10.0
+    steps: int = 4000
     clips: int = 8  # of a batch
-    moments: int = 4  # of each clip, so that most negatives are the same voice at another time
+    moments: int = 8  # of each clip: negatives are the same voice at other times, and other clips
     frames: int = 5  # T
-    rate: float = 5e-4
+    rate: float = 1e-3
+    warm_up: int = 100  # steps
     seed: int = 0
 
 
-def lip_boxes(landmarks: Tensor) -> Tensor:
-    """Boxes twice as wide as high around the lips: [B, 478, 3] -> [B, 4] (x0, y0, x1, y1) in crop units."""
-    lips = landmarks[:, torch.from_numpy(LIPS), :2]
-    centre = lips.mean(1)
-    half = (lips[..., 0].amax(1) - lips[..., 0].amin(1)) * (0.5 + BOX_MARGIN)
-    size = torch.stack([half, half / 2], 1)
-    return torch.cat([centre - size, centre + size], 1)
+class SyncStage:
+    """Training of the judge for ``loop.train``.
 
+    Args:
+        recipe: what and for how long.
+        clips: of speech, in sync.
+        noises: recordings without speech, perhaps none.
+        device: where it learns.
+    """
 
-def real_lips(clip: Clip, first: int, frames: int) -> Tensor:
-    """Lip crops of ``frames`` frames from ``first`` on: [T, 3, 48, 96] in [-1, 1]."""
-    images = np.stack([clip.frame(first + i) for i in range(frames)])
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return crop_lips(pictures, lip_boxes(torch.from_numpy(clip.landmarks[first : first + frames])))
+    name = "sync"
 
+    def __init__(
+        self, recipe: SyncRecipe, clips: list[Clip], noises: list[np.ndarray], device: torch.device | None = None
+    ) -> None:
+        self.recipe, self.steps, self.seed = recipe, recipe.steps, recipe.seed
+        torch.manual_seed(recipe.seed)
+        self.judge = SyncDiscriminator(frames=recipe.frames).to(device or torch.device("cpu"))
+        self.optimiser = torch.optim.AdamW(self.judge.parameters(), recipe.rate, weight_decay=0.05)
+        self.draw = SyncRows(clips, noises, recipe.clips, recipe.moments, recipe.frames).draw
 
-def draw_moments(
-    clips: list[Clip], driving: list[Tensor], recipe: SyncRecipe, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch of lips [B, T, 3, 48, 96] and the sound at their middle [B, tokens, width]."""
-    lips, sound = [], []
-    for which in rng.integers(0, len(clips), recipe.clips):
-        clip = clips[which]
-        for first in rng.choice(len(clip) - recipe.frames + 1, recipe.moments, replace=False):
-            lips.append(real_lips(clip, int(first), recipe.frames))
-            sound.append(driving[which][first + recipe.frames // 2])
-    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (len(lips), 1, 3, 1, 1)).astype(np.float32))
-    return (torch.stack(lips) * gain).clamp(-1, 1), torch.stack(sound)
-
-
-def train_sync(recipe: SyncRecipe, clips: list[Clip], driving: list[Tensor], out: Path) -> SyncDiscriminator:
-    """Train the judge until the recipe's minutes are over."""
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    judge = SyncDiscriminator(frames=recipe.frames, bands=driving[0].shape[-1])
-    optimiser = torch.optim.AdamW(judge.parameters(), recipe.rate)
-    begin, step = time.monotonic(), 0
-    while time.monotonic() - begin < recipe.minutes * 60:
-        lips, sound = draw_moments(clips, driving, recipe, rng)
-        loss = sync_triplet_loss(judge, lips, sound)
-        optimiser.zero_grad()
+    def learn(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate * cosine(step, self.steps, self.recipe.warm_up, least=0.01)
+        with half(batch["lips"].device):
+            e_l, e_a = self.judge.embed_grey(batch["lips"]), self.judge.embed_sound(batch["mel"])
+        of_clips = (-1, self.recipe.moments)
+        loss = sync_triplet_loss(e_l, e_a)  # among all
+        loss = loss + sync_triplet_loss(e_l.unflatten(0, of_clips), e_a.unflatten(0, of_clips))  # in a clip
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
-        step += 1
-        if step % 50 == 0:
-            print(f"sync {step} {time.monotonic() - begin:.0f} s loss {loss:.4f}", flush=True)
-    torch.save({"judge": judge.state_dict(), "frames": recipe.frames, "bands": driving[0].shape[-1]}, out)
-    return freeze(judge)
+        nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)
+        self.optimiser.step()
+        return dict(triplet=loss.detach(), first=share_first(e_l, e_a, self.recipe.moments))
+
+    def state(self) -> dict[str, Any]:
+        return dict(judge=self.judge.state_dict(), frames=self.recipe.frames, optimiser=self.optimiser.state_dict())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.judge.load_state_dict(state["judge"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def show(self, path: Path) -> None:
+        """There is nothing to look at; ``tools/sync_figure.py`` measures it."""
 
 
-def load_judge(path: Path) -> SyncDiscriminator:
-    state = torch.load(path)
-    judge = SyncDiscriminator(frames=state["frames"], bands=state["bands"])
+def share_first(e_l: Tensor, e_a: Tensor, moments: int) -> Tensor:
+    """Share of lips whose own sound scores best among a clip's moments."""
+    score = e_l.detach().unflatten(0, (-1, moments)) @ e_a.detach().unflatten(0, (-1, moments)).transpose(1, 2)
+    return (score.argmax(2) == torch.arange(moments, device=score.device)).float().mean()
+
+
+def load_sync_state(path: Path) -> SyncDiscriminator:
+    """What the stage left, frozen.
+
+    Raises:
+        FileNotFoundError: it has not been trained.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; run python -m tools.train compact_sync first")
+    state = torch.load(path, map_location="cpu")
+    judge = SyncDiscriminator(frames=state["frames"])
     judge.load_state_dict(state["judge"])
     return freeze(judge)
 
 
 def made_sync_loss(
-    judge: SyncDiscriminator, fine: Tensor, centre: Tensor, extent: float, batch: dict[str, Tensor], frames: int
+    judge: SyncDiscriminator, fine: Tensor, centre: Tensor, extent: float, batch: dict[str, Tensor]
 ) -> Tensor:
-    """Equation (8) over the rows that are T frames of a clip in a row.
+    """Equation (8) over made mouths that are T frames of a clip in a row, T = ``judge.frames``.
 
     Args:
         judge: frozen.
-        fine: painted mouth boxes [B, 3, M, M], B = portraits * T.
-        centre, extent: of the boxes, crop units.
-        batch: of ``render_stage.Rows``; its ``spoken`` [B] marks rows of clips.
-        frames: T.
+        fine: painted mouth boxes [S * T, 3, M, M], a clip's T frames one behind the other.
+        centre: of the boxes, [S * T, 2], crop units.
+        extent: half their side, crop units.
+        batch: ``target``, landmarks [S * T, 478, 3] of the true frames, and either ``mel`` [S, 80, 32] or
+            ``sound`` [S, 5120], the 320 ms about the middle frame of each clip's T (``sync_rows.sound_around``).
     """
-    spoken = batch["spoken"].unflatten(0, (-1, frames))[:, 0] > 0
-    if not spoken.any():
-        return fine.new_zeros(())
-    boxes = (lip_boxes(batch["target"]) - centre.repeat(1, 2)) / extent
-    lips = crop_lips(fine.float(), boxes).unflatten(0, (-1, frames))
-    sound = batch["driving"].unflatten(0, (-1, frames))[:, frames // 2]
-    return sync_loss(judge, lips[spoken], sound[spoken])
+    boxes = (lip_boxes(batch["target"], judge.frames) - centre.repeat(1, 2)) / extent
+    lips = crop_lips(fine.float(), boxes).unflatten(0, (-1, judge.frames))
+    mel = batch["mel"] if "mel" in batch else log_mel(batch["sound"])
+    return sync_loss(judge, lips, mel)
