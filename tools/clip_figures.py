@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from engine.api import Engine
+from engine.errors import CheckpointError
 from engine.image import sample
 from engine.landmarks import CROP_SIZE
 from engine.portrait import read_portrait
@@ -20,6 +22,9 @@ from tools.comparison_sheet import save_clip_sheets
 from tools.lpips_figure import mean_lpips
 from tools.sharpness import mean_cpbd, measure_cpbd
 from tools.speaking import find_landmarks, render_frames
+
+if TYPE_CHECKING:
+    from tools.sync_figure import SyncFigure
 
 SLOW_EVERY = 5  # CPBD and LPIPS, which cost most, look at every 5th frame
 
@@ -178,11 +183,23 @@ def _sync_figures(pair: Pair, landmarks: Landmarks, still: np.ndarray) -> dict[s
     return figures
 
 
-def _measure_sync(frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray) -> Any:
+@cache
+def sync_missing_reason() -> str | None:
+    """Why Sync cannot be measured here, in a sentence; ``None`` when it can."""
+    from engine.s3dnerf.sync_discriminator import DEFAULT_JUDGE, load_judge
+
     try:
-        from tools.sync_figure import measure_sync
-    except ModuleNotFoundError:
+        load_judge()
+    except CheckpointError as error:
+        return f"Sync is left out: {error}.".replace(str(DEFAULT_JUDGE), DEFAULT_JUDGE.name)  # this goes into tables
+    return None
+
+
+def _measure_sync(frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray) -> SyncFigure | None:
+    if sync_missing_reason() is not None:
         return None
+    from tools.sync_figure import measure_sync  # torch and all: --help must not wait for it
+
     return measure_sync(frames, landmarks, samples)
 
 

@@ -21,7 +21,7 @@ from engine.errors import FileError, VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools import portrait_figures
 from tools.clip import ClipUnreadable, find_clips
-from tools.clip_figures import evaluate_clip, mean_figures
+from tools.clip_figures import evaluate_clip, mean_figures, sync_missing_reason
 from tools.comparison_sheet import save_overview
 from tools.engine_pool import EnginePool
 from tools.figure_keys import EPILOG
@@ -68,14 +68,10 @@ def evaluate_sounds(pool: EnginePool, paths: list[Path], voices: list[Sound], so
     }
 
 
-def note_missing(clips: list[dict[str, Any]]) -> dict[str, str]:
-    """Why a figure is unknown for every clip, by figure; empty when there are no clips."""
-    notes = {}
-    if clips and (reason := lpips_missing()):
-        notes["lpips"] = reason
-    if clips and all(clip["sync_real"] is None for clip in clips):
-        notes["sync"] = "Sync is left out: the lip-sync judge's weights are not installed, or it could judge no clip."
-    return notes
+def note_missing() -> dict[str, str]:
+    """Why a figure of clips cannot be had on this machine, by figure."""
+    reasons = {"lpips": lpips_missing(), "sync": sync_missing_reason()}
+    return {figure: reason for figure, reason in reasons.items() if reason}
 
 
 def read_list(path: Path) -> list[str]:
@@ -197,7 +193,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     engine.close()
     with EnginePool(args.engine, args.jobs) as pool:
         report |= evaluate_clips(pool, clips, args.sheets)
-        report["notes"] = note_missing(report["clips"])
+        report["notes"] = note_missing() if clips else {}
         if args.portraits:
             report["portraits"] = evaluate_portraits(pool, portraits, voices, args.sheets)
             unusable = {entry["portrait"] for entry in report["portraits"]["failed"]}

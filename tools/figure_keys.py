@@ -26,8 +26,9 @@ frames" (where both are compared, that anchor is 1 or 0 by itself and has no key
                      enrolled portrait; cpbd_ratio: rendered / portrait
   mouth_detail       standard deviation of what a blur of 1.5 px takes from a box around the lips, grey levels;
                      mouth_detail_ratio: rendered / real (CPBD hardly sees the mouth, which has few edges)
-  sync, sync_offset  score of our own frozen lip-sync judge (not SyncNet: compare with the two anchors only), and
-                     the shift in frames that it likes best; positive: the mouth is late
+  sync, sync_offset  our own frozen lip-sync judge (not SyncNet: compare with the two anchors only): mean cosine of lips
+                     and sound at the best shift within +-15 frames less the median over all shifts, and that
+                     shift; positive: the mouth is late. Null without the judge's weights or 2 s with a face
   flicker            mean change of a pixel of the upper face from one frame to the next, grey levels, over the
                      steps in which the REAL upper face holds still: its rigid points move less than 0.4 px in
                      the mean, no lid or brow point moves 1 px; still_steps: how many these are (null below 5)
