@@ -8,7 +8,7 @@ of the window (CTC), which makes the features those of any voice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tools.training.clips import SAMPLES_PER_FRAME, Clip
 from tools.training.loop import cosine, half
 from tools.training.not_speech import NoiseBank
 from tools.training.phones import PHONES
-from tools.training.utterances import Batch, Cut, Utterance, Utterances
+from tools.training.utterances import Batch, Cut, Diet, Utterance, Utterances
 
 MEL_BANDS = 40
 
@@ -42,7 +42,11 @@ class AudioRecipe:
     phone_weight: float = 0.15
     speech_weight: float = 0.2
     mel_weight: float = 0.2
-    shares: tuple[float, float, float] = (0.5, 0.22, 0.1)  # clips, synthetic voices, digits; the rest is no speech
+    diet: Diet = Diet()
+    polish_steps: int = 2800  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_rate: float = 8e-4
+    polish_diet: Diet = Diet(shares=(0.7, 0.1, 0.06), plain=0.5)
+    polish_opening_weight: float = 1.5
     variants: int = 3  # of each clip: other throats, rooms and lines
     synthetic_minutes: float = 60.0
     seed: int = 0
@@ -202,25 +206,33 @@ class AudioStage:
         report: what to say of the branch whenever the state is written.
         """
         torch.manual_seed(recipe.seed)
-        self.steps, self.seed, self._recipe, self._report = recipe.steps, recipe.seed, recipe, report
+        self.steps, self.seed = recipe.steps + recipe.polish_steps, recipe.seed
+        self._recipe, self._report = recipe, report
         self.branch, self._heads = AudioBranch(config), Heads(config, motion)
         if self.branch.network.gated:
             with torch.no_grad():
                 self.branch.network.closed.copy_(torch.from_numpy(closed))
         noises = NoiseBank(400, recipe.cut.samples(config.audio), recordings, np.random.default_rng(recipe.seed))
-        shares = list(zip(recipe.shares, groups, strict=True))
-        self._utterances = Utterances(shares, closed, config.audio, recipe.cut, noises)
+        self._utterances = Utterances(groups, closed, config.audio, recipe.cut, noises)
         self._parameters = [*self.branch.parameters(), *self._heads.parameters()]
         self._optimiser = torch.optim.AdamW(self._parameters, recipe.rate, weight_decay=recipe.weight_decay)
 
     def draw(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        return self._utterances.draw(self._recipe.segments, rng)._asdict()
+        recipe = self._recipe
+        diet = recipe.polish_diet if step >= recipe.steps else recipe.diet
+        return self._utterances.draw(recipe.segments, rng, diet)._asdict()
 
     def learn(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        recipe = self._recipe
+        polishing = step >= recipe.steps
+        rate = recipe.rate * cosine(step, recipe.steps, warm_up=200)
+        if polishing:
+            rate = recipe.polish_rate * cosine(step - recipe.steps, recipe.polish_steps, warm_up=50)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._recipe.rate * cosine(step, self.steps, warm_up=200)
-        self.branch.train()
-        losses = self._heads.losses(self.branch, Batch(**batch), self._recipe)
+            group["lr"] = rate
+        self.branch.train(not polishing)
+        opening_weight = recipe.polish_opening_weight if polishing else recipe.opening_weight
+        losses = self._heads.losses(self.branch, Batch(**batch), replace(recipe, opening_weight=opening_weight))
         self._optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)

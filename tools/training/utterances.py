@@ -45,6 +45,14 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diet:
+    """What a batch is made of."""
+
+    shares: tuple[float, ...] = (0.5, 0.22, 0.1)  # clips, synthetic voices, digits; the rest is no speech
+    plain: float = 0.35  # share of the clips' pieces that are heard as they were recorded
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cut:
     """How windows lie in a segment."""
 
@@ -56,22 +64,22 @@ class Cut:
 
 
 class Utterances:
-    """Groups of utterances, each drawn from with its own share; what is left over is sound without speech."""
+    """Groups of utterances, drawn from by a ``Diet``'s shares; what is left over is sound without speech."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[float, list[Utterance]]],
+        groups: Sequence[list[Utterance]],
         closed: np.ndarray,
         audio: AudioConfig,
         cut: Cut,
         noises: NoiseBank,
     ) -> None:
-        self._groups = [(share, group) for share, group in groups if group]
+        self._groups = groups
         self._closed, self._audio, self._cut, self._noises = closed, audio, cut, noises
         self._gap = np.zeros(2 * cut.samples(audio), np.float16)
         self._begins: dict[int, int] = {}
         parts, at = [self._gap], len(self._gap)
-        for _, group in self._groups:
+        for group in self._groups:
             for one in group:
                 for sound in one.sounds:
                     self._begins[id(sound)] = at
@@ -80,8 +88,8 @@ class Utterances:
                     at += len(sound) + len(self._gap)
         self._sound = torch.from_numpy(np.concatenate(parts))
 
-    def draw(self, segments: int, rng: np.random.Generator) -> Batch:
-        rows = [self._draw_segment(rng) for _ in range(segments)]
+    def draw(self, segments: int, rng: np.random.Generator, diet: Diet) -> Batch:
+        rows = [self._draw_segment(rng, diet) for _ in range(segments)]
         sound = torch.stack([row.sound for row in rows])
         quiet = torch.tensor([row.speech[0].item() == 0 for row in rows])
         noise = self._noises.draw(segments, rng)
@@ -90,11 +98,13 @@ class Utterances:
         sound[quiet] = (shape_spectrum(noise, rng) * loud)[quiet].clamp(-1, 1)  # as loud as speech, or hardly there
         return Batch(sound, *(torch.cat(parts) for parts in list(zip(*rows, strict=True))[1:]))
 
-    def _draw_segment(self, rng: np.random.Generator) -> Batch:
+    def _draw_segment(self, rng: np.random.Generator, diet: Diet) -> Batch:
         kind = rng.random()
-        for share, group in self._groups:
-            if kind < share:
-                return self._cut_out(group[rng.integers(len(group))], rng)
+        for share, group in zip(diet.shares, self._groups, strict=True):
+            if kind < share and group:
+                one = group[rng.integers(len(group))]
+                plain = len(one.sounds) == 1 or rng.random() < diet.plain
+                return self._cut_out(one, 0 if plain else int(rng.integers(1, len(one.sounds))), rng)
             kind -= share
         count = self._cut.windows
         return Batch(
@@ -106,7 +116,7 @@ class Utterances:
             torch.zeros(count, dtype=torch.int64),
         )
 
-    def _cut_out(self, one: Utterance, rng: np.random.Generator) -> Batch:
+    def _cut_out(self, one: Utterance, variant: int, rng: np.random.Generator) -> Batch:
         audio, cut = self._audio, self._cut
         speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.2))))
         hop_s = cut.apart * audio.stride_samples / SAMPLE_RATE_HZ * speed
@@ -115,7 +125,7 @@ class Utterances:
         instants = first + np.arange(cut.windows) * hop_s
         inside = (instants >= 0) & (instants <= length_s)
         past = (audio.window_samples - audio.lookahead_ms * SAMPLE_RATE_HZ // 1000) / SAMPLE_RATE_HZ
-        sound = self._play(one.sounds[self._variant(one, rng)], first - past * speed, speed)
+        sound = self._play(one.sounds[variant], first - past * speed, speed)
         at = np.clip(instants, 0, length_s) * FPS
         low = np.minimum(at.astype(int), len(one.codes) - 2)
         codes = one.codes[low] + (one.codes[low + 1] - one.codes[low]) * (at - low)[:, None]
@@ -135,10 +145,6 @@ class Utterances:
             torch.from_numpy(np.concatenate(phones).astype(np.int64)),
             torch.tensor(lengths),
         )
-
-    @staticmethod
-    def _variant(one: Utterance, rng: np.random.Generator) -> int:
-        return 0 if len(one.sounds) == 1 or rng.random() < 0.35 else int(rng.integers(1, len(one.sounds)))
 
     def _play(self, sound: np.ndarray, begin_s: float, speed: float) -> Tensor:
         """A segment of one sound from ``begin_s`` on, ``speed`` times as fast; silence around it."""

@@ -12,10 +12,11 @@ from engine.s3dnerf.lip_motion import LipMotion
 from tools.training.audio_stage import AudioRecipe, AudioStage, hear_sound
 from tools.training.loop import Run, train
 from tools.training.not_speech import NoiseBank
-from tools.training.utterances import LEVEL, Cut, Utterance, Utterances
+from tools.training.utterances import LEVEL, Cut, Diet, Utterance, Utterances
 
 RATE = 16_000
 AUDIO = AudioConfig()
+ALL = Diet(shares=(1.0,))
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +38,14 @@ class Silent(NoiseBank):
         return torch.zeros(count, self._length)
 
 
-def make_pool(share: float, cut: Cut) -> Utterances:
+def make_pool(cut: Cut) -> Utterances:
     noises = Silent(2, cut.samples(AUDIO), [], np.random.default_rng(0))
-    return Utterances([(share, [make_utterance()])], np.full(8, -1, np.float32), AUDIO, cut, noises)
+    return Utterances([[make_utterance()]], np.full(8, -1, np.float32), AUDIO, cut, noises)
 
 
 def test_windows_of_a_segment_stand_where_their_codes_are():
     cut = Cut(windows=4, apart=5)
-    batch = make_pool(1.0, cut).draw(6, np.random.default_rng(0))
+    batch = make_pool(cut).draw(6, np.random.default_rng(0), ALL)
     assert batch.sound.shape == (6, cut.samples(AUDIO)) and batch.codes.shape == (24, 8)
     at = batch.codes[:, 0].reshape(6, 4)
     hops = at.diff(dim=1)[batch.trust.reshape(6, 4)[:, 1:] > 0]
@@ -54,7 +55,7 @@ def test_windows_of_a_segment_stand_where_their_codes_are():
 
 def test_phones_are_those_within_the_window():
     cut = Cut(windows=8, apart=5)
-    batch = make_pool(1.0, cut).draw(12, np.random.default_rng(1))
+    batch = make_pool(cut).draw(12, np.random.default_rng(1), ALL)
     at = 0
     for row in range(len(batch.codes)):
         phones = batch.phones[at : at + batch.lengths[row]].tolist()
@@ -73,10 +74,10 @@ def test_sound_is_cut_at_the_instant():
     click = np.zeros(2 * RATE, np.float32)
     click[RATE : RATE + 16] = 1
     noises = Silent(2, cut.samples(AUDIO), [], np.random.default_rng(0))
-    pool = Utterances([(1.0, [replace(one, sounds=[click])])], np.zeros(8, np.float32), AUDIO, cut, noises)
+    pool = Utterances([[replace(one, sounds=[click])]], np.zeros(8, np.float32), AUDIO, cut, noises)
     checked = 0
     for seed in range(20):
-        batch = pool.draw(1, np.random.default_rng(seed))
+        batch = pool.draw(1, np.random.default_rng(seed), ALL)
         now = batch.codes[0, 0].item() / 25
         found = int(batch.sound[0].abs().argmax())
         instant = AUDIO.window_samples - AUDIO.lookahead_ms * 16
@@ -88,7 +89,7 @@ def test_sound_is_cut_at_the_instant():
 
 
 def test_other_sound_wants_the_closed_mouth():
-    batch = make_pool(0.0, Cut(windows=3)).draw(2, np.random.default_rng(0))
+    batch = make_pool(Cut(windows=3)).draw(2, np.random.default_rng(0), Diet(shares=(0.0,)))
     assert (batch.codes == -1).all() and (batch.trust == 1).all()
     assert (batch.speech == 0).all() and (batch.lengths == 0).all()
 
@@ -100,7 +101,7 @@ def make_stage(steps: int) -> AudioStage:
         guess=np.zeros((9, 8), np.float32),
         gap_mean=np.zeros(9, np.float32),
     )
-    recipe = AudioRecipe(steps=steps, segments=3, cut=Cut(windows=2), shares=(0.5, 0.2, 0.1))
+    recipe = AudioRecipe(steps=steps // 2, polish_steps=steps - steps // 2, segments=3, cut=Cut(windows=2))
     groups = [[make_utterance(seed=s)] for s in range(3)]
     return AudioStage(compact(), recipe, groups, np.zeros(8, np.float32), motion, [], lambda branch: "")
 
