@@ -14,6 +14,7 @@ from engine.s3dnerf.model import S3DNerf
 from engine.s3dnerf.renderer import Coarse
 
 SEAM_PX = 16  # the face box's flow turns into the plain head's over so many pixels
+SETTLE_PX = (0.3, 1.0)  # the field's displacements fade to nothing between these
 RIGID_POINTS = 64  # the plain head's flow is worked out on so many points a side
 
 
@@ -35,6 +36,23 @@ class Deform(nn.Module):
     def forward(self, drive: Tensor, driving: Tensor, aggregate: Tensor, mouth: Tensor, unit: Tensor) -> Tensor:
         """Drive [1, 2K + 3], a_dri, F_agg, anchor -> lattice [1, 3 Dz, N, N]."""
         return self.field(drive, driving, aggregate, Anchor(mouth, unit))
+
+
+def settle(moved: Tensor) -> Tensor:
+    """Leave pixels where they are that the field moves by less than a small part of a pixel.
+
+    To resample them would blur what only speech moves, and make the rest of the face quiver.
+
+    Args:
+        moved: displacements in crop units, [1, 2, H, W].
+
+    Returns:
+        the same, fading to nothing from SETTLE_PX[1] down to SETTLE_PX[0].
+    """
+    rest, full = SETTLE_PX
+    length = moved.norm(dim=1, keepdim=True) * (CROP_PX / 2)
+    share = ((length - rest) / (full - rest)).clamp(0, 1)
+    return moved * (share * share * (3 - 2 * share))
 
 
 class Render(nn.Module):
@@ -86,7 +104,7 @@ class Render(nn.Module):
         coarse = self.renderer(planes, depth, pose, self.field, lattice, Anchor(mouth, unit))
         face = F.interpolate(coarse.flow, size=(self.size, self.size), mode="bilinear")
         plain = self._plain_head(depth, pose)
-        flow = plain + self.seam * (F.pad(face, self._around()) - plain)
+        flow = plain + settle(self.seam * (F.pad(face, self._around()) - plain))
         flow = self.here + head * (flow - self.here)
         warped = F.grid_sample(image, flow.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
         return warped, flow, torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
