@@ -19,6 +19,7 @@ from tools.training.sync_rows import sound_around
 
 REACH_FRAMES = 15
 LEAST_FRAMES = 50  # 2 s: less does not tell
+ROWS = 16  # of lips that are looked at together
 LEVEL = 0.3  # loudness, root mean square of the loudest tenth of the frames, at which the judge learned to hear
 
 
@@ -58,9 +59,10 @@ def compare_with(
     level = loudness(samples)
     if len(firsts) < LEAST_FRAMES or level == 0:
         return None
-    e_l = torch.cat(
-        [_embed_lips(judge, frames, landmarks, part) for part in np.split(firsts, range(32, len(firsts), 32))]
-    )
+    grey = torch.stack([torch.from_numpy(frame).float().mean(2) for frame in frames])[:, None] / 127.5 - 1
+    points = torch.from_numpy(landmarks.astype(np.float32))
+    parts = np.split(firsts, range(ROWS, len(firsts), ROWS))
+    e_l = torch.cat([_embed_lips(judge, grey, points, part) for part in parts])
     middles = np.arange(len(frames))
     e_a = judge.embed_sound(log_mel(torch.from_numpy(sound_around(samples * (LEVEL / level), middles))))
     return best_offset(e_l @ e_a.T, firsts + judge.frames // 2)
@@ -95,9 +97,8 @@ def loudness(samples: np.ndarray) -> float:
     return float(np.sqrt(power[-max(1, len(power) // 10) :].mean()))
 
 
-def _embed_lips(judge: SyncDiscriminator, frames: np.ndarray, landmarks: np.ndarray, firsts: np.ndarray) -> Tensor:
+def _embed_lips(judge: SyncDiscriminator, grey: Tensor, landmarks: Tensor, firsts: np.ndarray) -> Tensor:
     """Embeddings of the rows of T frames from each of ``firsts`` on."""
     rows = (firsts[:, None] + np.arange(judge.frames)).ravel()
-    boxes = lip_boxes(torch.from_numpy(landmarks[rows].astype(np.float32)), judge.frames)
-    grey = torch.from_numpy(frames[rows].mean(3, dtype=np.float32))[:, None] / 127.5 - 1
-    return judge.embed_grey(crop_lips(grey, boxes).unflatten(0, (-1, judge.frames))[:, :, 0])
+    lips = crop_lips(grey[rows], lip_boxes(landmarks[rows], judge.frames))
+    return judge.embed_grey(lips.unflatten(0, (-1, judge.frames))[:, :, 0])
