@@ -9,10 +9,16 @@ from engine.cache import DEFAULT_PORTRAIT
 from engine.registry import create_engine
 from tools.sound_file import read_mono
 from tools.speaking import find_landmarks, render_frames
-from tools.sync_figure import best_offset, measure_sync
+from tools.sync_figure import SyncFigure, best_offset, measure_sync
 
 FRAMES = 110
 SHIFT = 6  # frames
+
+
+def measure(frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray) -> SyncFigure:
+    figure = measure_sync(frames, landmarks, samples)
+    assert figure is not None
+    return figure
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def spoken():
 
 @pytest.fixture(scope="module")
 def in_sync(spoken):
-    return measure_sync(*spoken)
+    return measure(*spoken)
 
 
 def test_finds_that_lips_and_sound_go_together(in_sync):
@@ -37,27 +43,27 @@ def test_finds_that_lips_and_sound_go_together(in_sync):
 
 def test_late_sound_is_found_late(spoken, in_sync):
     frames, landmarks, samples = spoken
-    early_lips = measure_sync(frames, landmarks, np.pad(samples, (SHIFT * 640, 0)))
+    early_lips = measure(frames, landmarks, np.pad(samples, (SHIFT * 640, 0)))
     assert abs(early_lips.offset_frames - (in_sync.offset_frames - SHIFT)) <= 1
 
 
 def test_a_still_picture_scores_less(spoken, in_sync):
     frames, landmarks, samples = spoken
     held = np.zeros(FRAMES, int)
-    assert measure_sync(frames[held], landmarks[held], samples).score < in_sync.score / 3
+    assert measure(frames[held], landmarks[held], samples).score < in_sync.score / 3
 
 
 def test_loudness_hardly_matters(spoken, in_sync):
     frames, landmarks, samples = spoken
-    assert measure_sync(frames, landmarks, samples * 0.1).score == pytest.approx(in_sync.score, abs=0.02)
+    assert measure(frames, landmarks, samples * 0.1).score == pytest.approx(in_sync.score, abs=0.02)
 
 
 def test_frames_without_a_face_are_left_out(spoken, in_sync):
     frames, landmarks, samples = spoken
     gaps = landmarks.copy()
     gaps[40:44] = np.nan
-    figure = measure_sync(frames, gaps, samples)
-    assert figure is not None and abs(figure.offset_frames - in_sync.offset_frames) <= 1
+    figure = measure(frames, gaps, samples)
+    assert abs(figure.offset_frames - in_sync.offset_frames) <= 1
 
 
 def test_no_figure_where_there_is_too_little(spoken):

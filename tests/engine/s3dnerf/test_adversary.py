@@ -5,7 +5,9 @@ from torch.nn import functional as F
 from engine.s3dnerf.adversary import Adversary, feature_matching_loss, r1_penalty, spread_of_batch
 from engine.s3dnerf.losses import discriminator_adversarial_loss, generator_adversarial_loss
 
-SMALL = dict(size=32, widths=(8, 16, 16))
+
+def small() -> Adversary:
+    return Adversary(size=32, widths=(8, 16, 16))
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def test_one_logit_a_picture():
 
 
 def test_learns_to_tell_sharp_from_blurred_pictures():
-    adversary = Adversary(**SMALL)
+    adversary = small()
     optimiser = torch.optim.Adam(adversary.parameters(), 2e-3, betas=(0.0, 0.99))
     for _ in range(25):
         real, made = sharp_and_blurred()
@@ -37,7 +39,7 @@ def test_learns_to_tell_sharp_from_blurred_pictures():
 
 
 def test_r1_is_half_the_squared_gradient():
-    adversary, real = Adversary(**SMALL), torch.rand(3, 3, 32, 32)
+    adversary, real = small(), torch.rand(3, 3, 32, 32)
     nudge = torch.randn_like(real) * 1e-3
     seen = real.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(adversary(seen).sum(), seen)
@@ -47,7 +49,7 @@ def test_r1_is_half_the_squared_gradient():
 
 
 def test_r1_makes_the_judgement_flatter():
-    adversary = Adversary(**SMALL)
+    adversary = small()
     real, _ = sharp_and_blurred()
     optimiser = torch.optim.Adam(adversary.parameters(), 1e-2)
     before = r1_penalty(adversary, real).item()
@@ -59,7 +61,7 @@ def test_r1_makes_the_judgement_flatter():
 
 
 def test_r1_is_of_full_precision_under_autocast():
-    adversary, (real, _) = Adversary(**SMALL), sharp_and_blurred()
+    adversary, (real, _) = small(), sharp_and_blurred()
     plain = r1_penalty(adversary, real)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(r1_penalty(adversary, real), plain)
@@ -68,7 +70,7 @@ def test_r1_is_of_full_precision_under_autocast():
 def test_generator_gets_a_gradient_to_the_picture():
     _, made = sharp_and_blurred()
     made.requires_grad_(True)
-    generator_adversarial_loss(Adversary(**SMALL)(made)).backward()
+    generator_adversarial_loss(small()(made)).backward()
     assert made.grad is not None and made.grad.flatten(1).abs().sum(1).min() > 0
 
 
@@ -79,7 +81,7 @@ def test_a_batch_of_equal_pictures_has_no_spread():
 
 
 def test_feature_matching_moves_the_made_side_alone():
-    adversary = Adversary(**SMALL)
+    adversary = small()
     real, made = (picture.requires_grad_(True) for picture in sharp_and_blurred())
     maps = adversary.features(made), adversary.features(real)
     assert feature_matching_loss(maps[1], maps[1]) == 0
@@ -89,6 +91,6 @@ def test_feature_matching_moves_the_made_side_alone():
 
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match=r"\[B, 3, 32, 32\], not \[1, 3, 64, 64\]"):
-        Adversary(**SMALL)(torch.zeros(1, 3, 64, 64))
+        small()(torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match="15 px"):
         Adversary(15)
