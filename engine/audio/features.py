@@ -63,7 +63,7 @@ class SpeechFeatures(nn.Module):
         super().__init__()
         self.config = config
         if pretrained and config.pretrained:
-            self.encoder = _load_pretrained(config.pretrained)
+            self.encoder = _load_pretrained(config)
             return
         self.encoder = Wav2Vec2Model(wav2vec2_config(config))
         if config.layer_norm_features:
@@ -127,14 +127,27 @@ class FeatureStream:
         return self._window[slot]
 
 
-def _load_pretrained(name: str) -> Wav2Vec2Model:
+def _load_pretrained(config: AudioConfig) -> Wav2Vec2Model:
+    """The published weights in a model of our settings: theirs would drop out and mask in training."""
+    name = config.pretrained
+    assert name
     try:
-        return Wav2Vec2Model.from_pretrained(name)
+        weights = Wav2Vec2Model.from_pretrained(name).state_dict()
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"the Wav2Vec2 weights {name!r} cannot be loaded ({str(error).splitlines()[0]}); fetch them on a machine "
             f"with network access and give their folder, or use the compact configuration"
         ) from error
+    weights.pop("masked_spec_embed", None)  # stands in for masked steps, of which we have none
+    model = Wav2Vec2Model(wav2vec2_config(config))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the Wav2Vec2 weights {name!r} have other sizes than the configuration; take wav2vec2-base for the "
+            f"paper's ({str(error).splitlines()[1].strip()[:120]})"
+        ) from error
+    return model
 
 
 def _start_from_bandpass_filters(weight: Tensor) -> None:

@@ -67,7 +67,11 @@ class LipReader(nn.Module):
     def forward(self, picture: Tensor) -> Told:
         """[B, 3, size, size] in [-1, 1] -> features and lip points."""
         maps = self.features(picture)
-        return Told(maps, self.points(maps[-1]).float().unflatten(1, (-1, 2)))
+        return Told(maps, self.tell_points(maps))
+
+    def tell_points(self, maps: list[Tensor]) -> Tensor:
+        """What ``features`` gave -> ``Told.points``."""
+        return self.points(maps[-1]).float().unflatten(1, (-1, 2))
 
 
 def feature_loss(made: list[Tensor], real: list[Tensor]) -> Tensor:

@@ -29,6 +29,7 @@ from tools.training.phones import PHONES
 from tools.training.utterances import Batch, Cut, Diet, Utterance, Utterances
 
 MEL_BANDS = 40
+WINDOWS_AT_ONCE = 512  # when a whole clip is heard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +44,23 @@ class AudioRecipe:
     speech_weight: float = 0.2
     mel_weight: float = 0.2
     diet: Diet = Diet()
-    polish_steps: int = 2800  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 5000  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
     polish_diet: Diet = Diet(shares=(0.7, 0.1, 0.06), plain=0.5)
     polish_opening_weight: float = 1.5
     variants: int = 3  # of each clip: other throats, rooms and lines
     synthetic_minutes: float = 60.0
+    freeze_features: bool = False  # take published speech features as they are; the network behind them learns
     seed: int = 0
 
 
 class AudioBranch(nn.Module):
     """Speech features and audio network together: what this stage trains."""
 
-    def __init__(self, config: S3DConfig) -> None:
+    def __init__(self, config: S3DConfig, *, pretrained: bool = False) -> None:
+        """``pretrained`` as in ``SpeechFeatures``."""
         super().__init__()
-        self.features = SpeechFeatures(config.audio)
+        self.features = SpeechFeatures(config.audio, pretrained=pretrained)
         self.network = AudioNetwork(config)
 
     def forward(self, window: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +78,8 @@ def closed_code(clips: list[Clip], motion: LipMotion) -> np.ndarray:
 
 def log_mel(window: Tensor, steps: int) -> Tensor:
     """The spectrum that the second head tells: [B, samples] -> [B, steps, 40], loudness left in."""
-    spectrum = torch.stft(window, 400, 320, 400, torch.hann_window(400), center=False, return_complex=True).abs()
+    shape = torch.hann_window(400, device=window.device)
+    spectrum = torch.stft(window, 400, 320, 400, shape, center=False, return_complex=True).abs()
     edges = torch.logspace(np.log10(2), np.log10(195), MEL_BANDS + 1).long()
     bands = torch.stack(
         [
@@ -96,11 +100,17 @@ def predict_codes(branch: AudioBranch, clip: Clip, config: S3DConfig) -> tuple[T
 
 @torch.inference_mode()
 def hear_sound(branch: AudioBranch, sound: np.ndarray, frames: int, config: S3DConfig) -> tuple[Tensor, Tensor]:
-    """Driving features [frames, tokens, width] and codes [frames, K] of float32 16 kHz sound."""
+    """Driving features [frames, tokens, width] and codes [frames, K] of float32 16 kHz sound, on the CPU."""
     window = config.audio.window_samples
     ends = torch.arange(frames) * SAMPLES_PER_FRAME + config.audio.lookahead_ms * 16 + window
     padded = torch.from_numpy(np.pad(sound, (window, window + frames * SAMPLES_PER_FRAME)).astype(np.float32))
-    return branch(torch.stack([padded[end - window : end] for end in ends.tolist()]))
+    device = next(branch.parameters()).device
+    driving, codes = [], []
+    for part in ends.split(WINDOWS_AT_ONCE):
+        told = branch(torch.stack([padded[end - window : end] for end in part.tolist()]).to(device))
+        driving.append(told[0].cpu())
+        codes.append(told[1].cpu())
+    return torch.cat(driving), torch.cat(codes)
 
 
 def measure(branch: AudioBranch, clips: list[Clip], motion: LipMotion, config: S3DConfig) -> tuple[float, float]:
@@ -142,11 +152,8 @@ class Heads(nn.Module):
     def losses(self, branch: AudioBranch, batch: Batch, recipe: AudioRecipe) -> dict[str, Tensor]:
         """Every term by name, weighted."""
         with half(batch.sound.device):
-            conv = branch.features.convolve(batch.sound)
+            conv, context = hear_windows(branch.features, batch.sound, recipe)
             mel = self.mel(conv)
-            steps = branch.features.config.window_features
-            windows = conv.unfold(1, steps, recipe.cut.apart).transpose(2, 3).flatten(0, 1)
-            context = branch.features.contextualise(windows)
             _, told, speech = branch.network.hear(context)
             spelled = self.phones(context)
         miss = told.float() - batch.codes
@@ -154,18 +161,22 @@ class Heads(nn.Module):
         terms = {
             "codes": (_smooth_l1(miss).mean(1) * batch.trust).mean(),
             "opening": (_smooth_l1(miss @ self.opening) * batch.trust).mean() * recipe.opening_weight,
-            "mel": F.smooth_l1_loss(mel.float(), log_mel(batch.sound, conv.shape[1])) * recipe.mel_weight,
-            "phones": self._spell(spelled.float(), batch) * recipe.phone_weight,
         }
-        if branch.network.gated:
+        if recipe.mel_weight > 0:
+            terms["mel"] = F.smooth_l1_loss(mel.float(), log_mel(batch.sound, conv.shape[1])) * recipe.mel_weight
+        if recipe.phone_weight > 0:
+            terms["phones"] = self._spell(spelled.float(), batch) * recipe.phone_weight
+        if branch.network.gated and known.any():
             loss = F.binary_cross_entropy_with_logits(speech.float()[known], batch.speech[known])
             terms["speech"] = loss * recipe.speech_weight
         return terms
 
     def _spell(self, spelled: Tensor, batch: Batch) -> Tensor:
         rows = batch.lengths > 0
+        if not rows.any():  # words are not timed in these clips, or nobody speaks
+            return spelled.sum() * 0
         log_probability = spelled[rows].log_softmax(-1).transpose(0, 1)  # [T, rows, classes]
-        steps = torch.full((int(rows.sum()),), log_probability.shape[0])
+        steps = torch.full((int(rows.sum()),), log_probability.shape[0], device=rows.device)
         return F.ctc_loss(
             log_probability,
             batch.phones,
@@ -175,6 +186,19 @@ class Heads(nn.Module):
             zero_infinity=True,
             reduction="mean",
         )
+
+
+def hear_windows(features: SpeechFeatures, sound: Tensor, recipe: AudioRecipe) -> tuple[Tensor, Tensor]:
+    """Conv features, and context features [S * W, T, hidden] of every window, of segments [S, samples]."""
+    config, cut = features.config, recipe.cut
+    with torch.set_grad_enabled(not recipe.freeze_features):
+        if config.layer_norm_features:
+            conv = features.convolve(sound)
+            windows = conv.unfold(1, config.window_features, cut.apart).transpose(2, 3).flatten(0, 1)
+        else:  # what is normalised over time hangs on where the sound begins and ends: as at run time, at the window
+            hops = sound.unfold(1, config.window_samples, cut.apart * config.stride_samples)
+            conv = windows = features.convolve(hops.flatten(0, 1))
+        return conv, features.contextualise(windows)
 
 
 def _smooth_l1(miss: Tensor) -> Tensor:
@@ -195,6 +219,7 @@ class AudioStage:
         motion: LipMotion,
         recordings: list[np.ndarray],
         report: Callable[[AudioBranch], str],
+        device: torch.device | None = None,
     ) -> None:
         """Args:
         config: of the model.
@@ -204,17 +229,27 @@ class AudioStage:
         motion: basis of the codes.
         recordings: sounds without speech to train with.
         report: what to say of the branch whenever the state is written.
+        device: where it learns; None: the CPU.
+
+        Raises:
+        ValueError: the spectrum is to be told of features that look at single windows.
+        CheckpointError: the published weights that ``config`` names cannot be had.
         """
+        if recipe.mel_weight > 0 and not config.audio.layer_norm_features:
+            raise ValueError("features that normalise over time are not taught to tell the spectrum: mel_weight=0")
         torch.manual_seed(recipe.seed)
         self.steps, self.seed = recipe.steps + recipe.polish_steps, recipe.seed
         self._recipe, self._report = recipe, report
-        self.branch, self._heads = AudioBranch(config), Heads(config, motion)
+        self.branch, self._heads = AudioBranch(config, pretrained=True), Heads(config, motion)
         if self.branch.network.gated:
             with torch.no_grad():
                 self.branch.network.closed.copy_(torch.from_numpy(closed))
         noises = NoiseBank(400, recipe.cut.samples(config.audio), recordings, np.random.default_rng(recipe.seed))
         self._utterances = Utterances(groups, closed, config.audio, recipe.cut, noises)
-        self._parameters = [*self.branch.parameters(), *self._heads.parameters()]
+        self.branch, self._heads = self.branch.to(device), self._heads.to(device)
+        self.branch.features.requires_grad_(not recipe.freeze_features)
+        whole = [*self.branch.parameters(), *self._heads.parameters()]
+        self._parameters = [p for p in whole if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, recipe.rate, weight_decay=recipe.weight_decay)
 
     def draw(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
@@ -231,6 +266,7 @@ class AudioStage:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self.branch.train(not polishing)
+        self.branch.features.train(not polishing and not recipe.freeze_features)
         opening_weight = recipe.polish_opening_weight if polishing else recipe.opening_weight
         losses = self._heads.losses(self.branch, Batch(**batch), replace(recipe, opening_weight=opening_weight))
         self._optimiser.zero_grad()

@@ -119,7 +119,7 @@ def load_lip_reader(path: Path) -> LipReader:
         FileNotFoundError: it has not been trained.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; run python -m tools.train compact_perceptual first")
+        raise FileNotFoundError(f"there is no {path}; run the perceptual recipe first, as compact_perceptual")
     state = torch.load(path, map_location="cpu")
     network = LipReader(state["size"])
     network.load_state_dict(state["network"])

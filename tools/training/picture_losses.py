@@ -15,6 +15,7 @@ from engine.s3dnerf.lip_reader import LipReader, feature_loss, lip_shape_loss, p
 from engine.s3dnerf.model import Frame
 from tools.training.loop import Batch, half
 from tools.training.render_recipe import RenderRecipe
+from tools.training.vgg import VggFeatures
 
 
 def bend_loss(lattice: Tensor) -> Tensor:
@@ -78,15 +79,18 @@ def picture_losses(
 
 
 def reader_losses(
-    reader: LipReader, config: S3DConfig, frame: Frame, batch: Batch, truth: Truth, recipe: RenderRecipe
+    reader: LipReader | VggFeatures, config: S3DConfig, frame: Frame, batch: Batch, truth: Truth, recipe: RenderRecipe
 ) -> dict[str, Tensor]:
-    """What the frozen perceptual network sees: its features, and the lips it finds, each weighted."""
+    """What the frozen perceptual network sees: its features, and the lips that ours finds, each weighted."""
     with torch.no_grad(), half(frame.fine.device):
         wanted = reader.features(truth.picture)
     with half(frame.fine.device):
-        told = reader(frame.fine)
-    points = points_in_box(batch["target"], frame.centre, config.mouth_box / CROP_PX)
-    return {
-        "perceptual": feature_loss(told.features, wanted) * recipe.weights.perceptual,
-        "shape": lip_shape_loss(told.points, points) * recipe.shape_weight,
-    }
+        made = reader.features(frame.fine)
+    losses = {"perceptual": feature_loss(made, wanted) * recipe.weights.perceptual}
+    if recipe.shape_weight > 0:
+        assert isinstance(reader, LipReader), "VGG tells no lips"
+        with half(frame.fine.device):
+            told = reader.tell_points(made)
+        points = points_in_box(batch["target"], frame.centre, config.mouth_box / CROP_PX)
+        losses["shape"] = lip_shape_loss(told, points) * recipe.shape_weight
+    return losses

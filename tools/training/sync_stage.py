@@ -94,7 +94,7 @@ def load_sync_state(path: Path) -> SyncDiscriminator:
         FileNotFoundError: it has not been trained.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; run python -m tools.train compact_sync first")
+        raise FileNotFoundError(f"there is no {path}; run the sync recipe first, as compact_sync")
     state = torch.load(path, map_location="cpu")
     judge = SyncDiscriminator(frames=state["frames"])
     judge.load_state_dict(state["judge"])

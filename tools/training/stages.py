@@ -1,0 +1,163 @@
+"""The stages of a family of recipes; ``tools/train.py`` calls them by name.
+
+Each takes what the ones before left and returns whether it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.s3dnerf.checkpoint import save_checkpoint
+from engine.s3dnerf.lip_motion import LipMotion, fit_lip_motion
+from engine.s3dnerf.losses import LossWeights
+from engine.s3dnerf.model import S3DNerf
+from tools.sound_file import read_mono
+from tools.training.audio_stage import AudioBranch, AudioStage, closed_code, report
+from tools.training.clips import Clip
+from tools.training.deform_stage import DeformStage
+from tools.training.faces import FaceTrack, make_track
+from tools.training.heard import Calibration, Heard, calibrate, hear_clips
+from tools.training.job import (
+    MEASURED_CLIPS,
+    Job,
+    calibration_clips,
+    held_out_clips,
+    other_clips,
+    read_state,
+    recordings,
+    training_clips,
+    training_stills,
+)
+from tools.training.judges import load_reader
+from tools.training.loop import train
+from tools.training.render_recipe import RenderRecipe
+from tools.training.render_stage import RenderStage
+from tools.training.rows import Rows
+from tools.training.sync_stage import load_sync_state
+from tools.training.voices import find_digits, gather_utterances
+
+
+def lip_motion(job: Job, clips: list[Clip] | None = None) -> LipMotion:
+    """The basis of the codes, fitted once and kept beside stage 1."""
+    path = job.given / "lip_motion.npz"
+    if not path.exists():
+        clips = clips or training_clips(job)
+        motion = fit_lip_motion([clip.landmarks for clip in clips], codes=job.family.config.codes)
+        np.savez(path, basis=motion.basis, scale=motion.scale, guess=motion.guess, gap_mean=motion.gap_mean)
+    with np.load(path) as file:
+        return LipMotion(**{name: file[name] for name in file.files})
+
+
+def tracks_of(job: Job, motion: LipMotion) -> tuple[list[FaceTrack], list[FaceTrack]]:
+    """Tracks of the clips, and of still portraits (none where there is no such folder)."""
+    return [make_track(clip, motion) for clip in training_clips(job)], [
+        make_track(clip, motion) for clip in training_stills(job)
+    ]
+
+
+def train_audio(job: Job) -> bool:
+    """Stage 1, sound -> lip-motion codes."""
+    config, recipe = job.family.config, job.adapt(job.family.audio)
+    if job.steps is not None:  # these are all of them, the last ones included
+        polish = job.steps * recipe.polish_steps // (job.family.audio.steps + recipe.polish_steps)
+        recipe = replace(recipe, steps=job.steps - polish, polish_steps=polish)
+    clips = training_clips(job)
+    motion = lip_motion(job, clips)
+    digits = [(file, read_mono(file.path)) for file in find_digits(job.data / "digits")]
+    rooms, noises = recordings(job, "rooms"), recordings(job, "noise")
+    heard, unheard = [r[: len(r) // 2] for r in noises], [r[len(r) // 2 :] for r in noises]
+    groups = gather_utterances(
+        clips,
+        motion,
+        digits,
+        rooms,
+        variants=recipe.variants,
+        synthetic_minutes=recipe.synthetic_minutes,
+        seed=recipe.seed,
+    )
+    measured = {"held out": held_out_clips(job, MEASURED_CLIPS), "others": other_clips(job)}
+    measured = {name: some for name, some in measured.items() if some}
+    stage = AudioStage(
+        config,
+        recipe,
+        groups,
+        closed_code(clips, motion),
+        motion,
+        heard,
+        lambda branch: report(branch, measured, unheard, motion, config),
+        job.device,
+    )
+    return train(stage, job.run("audio.pt"))
+
+
+def train_deform(job: Job) -> bool:
+    """Stage 2, codes -> displacement lattice, from landmarks."""
+    motion = lip_motion(job)
+    recipe = job.adapt(job.family.deform)
+    stage = DeformStage(job.family.config, recipe, *tracks_of(job, motion), motion, job.device)
+    return train(stage, job.run("deform.pt"))
+
+
+def audio_branch(job: Job) -> AudioBranch:
+    """What stage 1 left."""
+    branch = AudioBranch(job.family.config)
+    branch.load_state_dict(read_state(job.given / "audio.pt", job.family.recipe("audio"))["branch"])
+    return branch.to(job.device).eval()
+
+
+def heard_clips(job: Job, branch: AudioBranch, clips: list[Clip], motion: LipMotion) -> Heard:
+    """What stage 1 hears in the clips, widened as at run time."""
+    config, kept = job.family.config, job.given
+    calibration = calibrate(branch, calibration_clips(job), motion, config)
+    return hear_clips(branch, clips, calibration, config, kept / "audio.pt", kept / "driving.pt")
+
+
+def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
+    """Stage 3, pictures, with the terms of equation (9) that the recipe weighs."""
+    recipe, config = job.adapt(recipe or job.family.render), job.family.config
+    motion = lip_motion(job)
+    branch = audio_branch(job)
+    field = None if config.deformation == "none" else read_state(job.out / "deform.pt", job.family.recipe("deform"))
+    reader = load_reader(job) if recipe.reads else None
+    judge = load_sync_state(job.given / "sync.pt") if recipe.weights.sync > 0 else None
+    tracks, stills = tracks_of(job, motion)
+    heard = heard_clips(job, branch, [track.clip for track in tracks], motion)
+    torch.manual_seed(recipe.seed)
+    model = S3DNerf(config)
+    model.features.load_state_dict(branch.features.state_dict())
+    model.audio.load_state_dict(branch.network.state_dict())
+    if field is not None:
+        model.field.load_state_dict(field["field"])
+    rows = Rows(tracks, stills, heard, motion, recipe)
+    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
+    return train(stage, job.run("render.pt"))
+
+
+def train_plain(job: Job) -> bool:
+    """Stage 3 with the pixel and deformation terms alone; for comparison."""
+    nothing = LossWeights(perceptual=0.0, adversarial=0.0, sync=0.0)
+    return train_render(job, replace(job.family.render, weights=nothing, shape_weight=0.0))
+
+
+def pack(job: Job) -> bool:
+    """Write the checkpoint of what stage 3 left; nothing is learned."""
+    pack_checkpoint(job)
+    return True
+
+
+def pack_checkpoint(job: Job) -> Path:
+    """Make the checkpoint of what stage 3 left; gives its path."""
+    family, motion = job.family, lip_motion(job)
+    model = S3DNerf(family.config)
+    model.load_state_dict(read_state(job.out / "render.pt", family.recipe("render"))["model"])
+    branch = AudioBranch(family.config)
+    branch.features, branch.network = model.features, model.audio
+    told: Calibration = calibrate(branch.eval(), calibration_clips(job), motion, family.config)
+    path = job.out / f"s3dnerf_{family.config.name}.safetensors"
+    save_checkpoint(path, model, motion, told.closed, told.gain, family.credits)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, gain of the codes {told.gain.round(2)}", flush=True)
+    return path
