@@ -47,6 +47,8 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
         compiled = core.compile_model(program, "CPU", options)
     except Exception as error:  # OpenVINO and torch.export raise errors of many kinds
         raise EngineUnavailable(f"OpenVINO cannot compile the {name} stage: {error}") from error
+    if len(compiled.inputs) != len(example):  # it drops those that nothing hangs on, and the places of the others move
+        raise EngineUnavailable(f"OpenVINO takes {len(compiled.inputs)} of the {name} stage's {len(example)} inputs")
     request = compiled.create_infer_request()
     outputs = len(compiled.outputs)
 
