@@ -137,7 +137,7 @@ What the parts of the model are worth, after the paper's table 3, in short runs 
 
 {format_rows(runs)}
 
-Means over {runs[0]["mean"]["count"]} clips of the training speaker that no stage has learned from and on which the
+Means over {runs[0]["mean"]["count"]} clip(s) of the training speaker that no stage has learned from and on which the
 gain of the codes was not set. `python -m tools.evaluate --help` tells what each figure is. Sync is that of our own
 judge, which also gives the lip-sync loss; M-LMD is in pixels, smaller is better; PSNR is in dB.
 
@@ -151,8 +151,8 @@ cores:
 **What this does not tell.** Stage 3's recipe has {recipe_steps} steps; after {args.steps} the pictures are still
 coarse, and what one part is worth at the end can differ from what it is worth here. There was one run of each with one
 seed, so small differences mean nothing: read the order as a hint, not as a ranking. The mouth's codes, which the
-compact model adds to the paper's, drive every row, so that leaving the correlation out costs less than it did there.
-SSIM and PSNR are of whole crops, most of which no row changes. The figures are not comparable with the paper's: other
+compact model has and the paper's has not, drive the lips in every row, whatever else is left out; in "no deformation"
+they drive the paint. SSIM and PSNR are of whole crops, of which the lips are a small part. The figures are not comparable with the paper's: other
 data, sizes, losses, landmarks and another judge of sync; nor with the shipped checkpoint's.
 {"" if not failed else chr(10) + "Clips that could not be measured: " + "; ".join(failed) + "." + chr(10)}"""
 

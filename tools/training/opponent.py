@@ -36,7 +36,8 @@ class Opponent:
 
     def judge(self, made: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
         """Terms for the generator, weighted: painted and real mouth boxes of the same rows, [B, 3, M, M]."""
-        rise = min(1.0, (step - self.recipe.adversary_step) / RISE_STEPS)
+        first = self.recipe.adversary_step
+        rise = min(1.0, (step - first) / RISE_STEPS) if first > 0 else 1.0  # from the first step on, at once in full
         self.adversary.requires_grad_(False)
         with half(made.device):
             with torch.no_grad():

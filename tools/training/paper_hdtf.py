@@ -1,8 +1,10 @@
 """The paper-sized recipe for a GPU: HDTF prepared with ``tools/prepare_data.py``, published Wav2Vec2 features.
 
 From the paper: sizes as far as it tells them, the features, and the weights of equation (9), with the adversary
-from the first step on. Ours: everything that the paper leaves open (optimiser, rates, steps, batches), stages 1
-and 2, and that the perceptual and adversarial terms look at the painted mouth box rather than at the whole picture.
+from the first step on. Ours: what the paper leaves open (optimiser, rates, steps, batches); stages 1 and 2; that the
+fine picture, and with it the perceptual and adversarial terms, is the painted mouth box rather than the whole face;
+that differences of pixels and features are absolute rather than squared; and the terms on edges, opacity and landmarks.
+Nobody has run it to its end yet.
 """
 
 from __future__ import annotations
