@@ -152,8 +152,10 @@ cores:
 coarse, and what one part is worth at the end can differ from what it is worth here. There was one run of each with one
 seed, so small differences mean nothing: read the order as a hint, not as a ranking. The mouth's codes, which the
 compact model has and the paper's has not, drive the lips in every row, whatever else is left out; in "no deformation"
-they drive the paint. SSIM and PSNR are of whole crops, of which the lips are a small part. The figures are not comparable with the paper's: other
-data, sizes, losses, landmarks and another judge of sync; nor with the shipped checkpoint's.
+they drive the paint. SSIM and PSNR are of whole crops, of which the lips are a small part.
+
+The figures are not comparable with the paper's (other data, sizes, losses, landmarks, and another judge of sync) nor
+with the shipped checkpoint's.
 {"" if not failed else chr(10) + "Clips that could not be measured: " + "; ".join(failed) + "." + chr(10)}"""
 
 
