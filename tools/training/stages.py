@@ -133,7 +133,8 @@ def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     if field is not None:
         model.field.load_state_dict(field["field"])
     rows = Rows(tracks, stills, heard, motion, recipe)
-    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
+    # RenderStage asks a perceptual network for its features, and ours alone for lips.
+    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)  # type: ignore[arg-type]
     return train(stage, job.run("render.pt"))
 
 

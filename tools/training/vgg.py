@@ -51,7 +51,7 @@ def load_vgg() -> VggFeatures | None:
         from torchvision.models import VGG16_Weights
 
         weights = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-    except (ImportError, OSError) as error:  # what urllib raises without a network is an OSError
+    except (ImportError, OSError, RuntimeError) as error:  # no package, no network, a package for another torch
         print(f"perceptual: VGG's weights cannot be had ({error})", flush=True)
         return None
     network = VggFeatures()

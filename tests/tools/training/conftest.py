@@ -4,6 +4,7 @@ import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,8 +115,12 @@ def quicken() -> Callable[[Family], Family]:
     """Gives a family's recipes a few steps of few rows, and the folder ``talk`` to learn from."""
 
     def quicken(family: Family) -> Family:
-        few = dict(steps=2, polish_steps=1, segments=2, cut=Cut(windows=2), variants=0, synthetic_minutes=0.0)
-        rows = dict(sources=2, targets=1, sync_every=3, sync_sources=1, driven_stills=0.2, moved_stills=0.2)
+        few: dict[str, Any] = dict(
+            steps=2, polish_steps=1, segments=2, cut=Cut(windows=2), variants=0, synthetic_minutes=0.0
+        )
+        rows: dict[str, Any] = dict(
+            sources=2, targets=1, sync_every=3, sync_sources=1, driven_stills=0.2, moved_stills=0.2
+        )
         return replace(
             family,
             speech="talk",

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tools.training.recipes import STAGES, needed_stages
 from tools.training.vgg import TOLD_AFTER, WIDTHS, VggFeatures
 
 CONV = (16,) * 7
-TINY = dict(
+TINY: dict[str, Any] = dict(
     encoder_widths=(8, 8, 8, 8),
     plane_channels=4,
     slots=4,
@@ -51,8 +52,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(weights) -> S3DConfig:
-    sizes = dict(conv_dim=CONV, hidden=32, layers=1, heads=2, feed_forward=48, position_kernel=16, position_groups=2)
-    audio = replace(paper().audio, pretrained=str(weights), width=16, **sizes)
+    sizes: dict[str, Any] = dict(hidden=32, layers=1, heads=2, feed_forward=48, position_kernel=16, position_groups=2)
+    audio = replace(paper().audio, pretrained=str(weights), width=16, conv_dim=CONV, **sizes)
     return paper(audio=audio, **TINY)
 
 
