@@ -1,7 +1,7 @@
 """Wav2Vec2 features of speech, offline over a window and streaming, equal to each other.
 
 The compact encoder normalises each step over its channels only (``feat_extract_norm="layer"``) and its
-convolutions take no padding, so a feature depends on its own 400 samples alone: each is computed once,
+convolutions take no padding, so a feature depends on its own samples alone (62 ms): each is computed once,
 when its sound has arrived, and kept. The transformer then runs over the newest window.
 """
 
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from engine.audio.log_mel import LogMelLayer
 from engine.errors import CheckpointError
 
 if TYPE_CHECKING:
     from engine.s3dnerf.config import AudioConfig
 
-FLOOR = 0.02  # what the first filters answer to quiet speech
 FIRST_FILTERS = "feature_extractor.conv_layers.0.conv.weight"
 
 
@@ -66,13 +66,14 @@ class SpeechFeatures(nn.Module):
             self.encoder = _load_pretrained(config)
             return
         self.encoder = Wav2Vec2Model(wav2vec2_config(config))
-        if config.layer_norm_features:
+        if config.log_mel:
+            first = LogMelLayer(config.conv_dim[0], config.conv_kernel[0], config.conv_stride[0])
+            self.encoder.feature_extractor.conv_layers[0] = first
+        elif config.layer_norm_features:
             _start_from_bandpass_filters(self.encoder.get_parameter(FIRST_FILTERS))
-        if config.conv_bias:  # the first layer norm then sees how loud the sound is against this
-            nn.init.normal_(self.encoder.get_parameter(FIRST_FILTERS.replace("weight", "bias")), std=FLOOR)
 
     def convolve(self, sound: Tensor) -> Tensor:
-        """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], T = (samples - 400) // 320 + 1."""
+        """Sound float32 [B, samples] in [-1, 1] -> conv features [B, T, conv_dim], one each 20 ms."""
         return self.encoder.feature_extractor(sound).transpose(1, 2)
 
     def contextualise(self, features: Tensor) -> Tensor:

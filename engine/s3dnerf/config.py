@@ -22,6 +22,7 @@ class AudioConfig:
     conv_kernel: tuple[int, ...] = (80, 5, 4)  # samples of 16 kHz sound, then steps of the layer before
     conv_stride: tuple[int, ...] = (20, 4, 4)  # 320 samples in all: 50 features a second
     conv_bias: bool = False  # without, layer norms make the features blind to loudness
+    log_mel: bool = False  # the first layer is a log-mel spectrum of conv_dim[0] bands; False: learned filters
     hidden: int = 128
     layers: int = 3
     heads: int = 4
@@ -96,7 +97,10 @@ class S3DConfig:
 
 def compact(**changes: Any) -> S3DConfig:
     """Real time on two CPU cores is its design target."""
-    return S3DConfig(**({"audio": AudioConfig(conv_bias=True, speech_gate=True)} | changes))
+    audio = AudioConfig(
+        conv_dim=(80, 128), conv_kernel=(512, 4), conv_stride=(160, 2), conv_bias=True, log_mel=True, speech_gate=True
+    )
+    return S3DConfig(**({"audio": audio} | changes))
 
 
 def paper(**changes: Any) -> S3DConfig:

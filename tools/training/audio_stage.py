@@ -1,8 +1,7 @@
 """Stage 1: sound -> lip-motion codes and phones. Trains the compact Wav2Vec2 and the audio network without pictures.
 
-Two heads help and are thrown away afterwards: one on the conv features tells the log-mel spectrum, which
-leads the untrained convolutions to formants within minutes; one on the context features spells the phones
-of the window (CTC), which makes the features those of any voice.
+A head on the context features helps and is thrown away afterwards: it spells the phones of the window (CTC),
+which makes the features those of any voice.
 """
 
 from __future__ import annotations
@@ -28,23 +27,21 @@ from tools.training.not_speech import NoiseBank
 from tools.training.phones import PHONES
 from tools.training.utterances import Batch, Cut, Diet, Utterance, Utterances
 
-MEL_BANDS = 40
 WINDOWS_AT_ONCE = 512  # when a whole clip is heard
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
-    steps: int = 7000
-    segments: int = 24  # of a batch, each with ``cut.windows`` windows
+    steps: int = 3600
+    segments: int = 40  # of a batch, each with ``cut.windows`` windows
     cut: Cut = Cut()
     rate: float = 1.5e-3
     weight_decay: float = 1e-2
     opening_weight: float = 0.5
     phone_weight: float = 0.15
     speech_weight: float = 0.2
-    mel_weight: float = 0.2
     diet: Diet = Diet()
-    polish_steps: int = 5000  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 2400  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
     polish_diet: Diet = Diet(shares=(0.7, 0.1, 0.06), plain=0.5)
     polish_opening_weight: float = 1.5
@@ -74,22 +71,6 @@ def closed_code(clips: list[Clip], motion: LipMotion) -> np.ndarray:
         order = np.argsort(mouth_opening(clip.landmarks))
         rows.append(motion.codes(clip.landmarks)[order[: max(3, len(order) // 5)]].mean(0))
     return np.mean(rows, 0).astype(np.float32)
-
-
-def log_mel(window: Tensor, steps: int) -> Tensor:
-    """The spectrum that the second head tells: [B, samples] -> [B, steps, 40], loudness left in."""
-    shape = torch.hann_window(400, device=window.device)
-    spectrum = torch.stft(window, 400, 320, 400, shape, center=False, return_complex=True).abs()
-    edges = torch.logspace(np.log10(2), np.log10(195), MEL_BANDS + 1).long()
-    bands = torch.stack(
-        [
-            spectrum[:, a : max(a + 1, b)].pow(2).mean(1)
-            for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-        ],
-        2,
-    )
-    mel = torch.log(bands[:, :steps] + 1e-5)
-    return mel / 3 + 2
 
 
 @torch.inference_mode()
@@ -143,7 +124,6 @@ class Heads(nn.Module):
 
     def __init__(self, config: S3DConfig, motion: LipMotion) -> None:
         super().__init__()
-        self.mel = nn.Linear(config.audio.conv_dim[-1], MEL_BANDS)
         self.phones = nn.Linear(config.audio.hidden, PHONES + 1)  # the last one is CTC's blank
         self.opening: Tensor
         direction = torch.from_numpy(opening_of(motion, np.eye(config.codes, dtype=np.float32)))
@@ -152,8 +132,7 @@ class Heads(nn.Module):
     def losses(self, branch: AudioBranch, batch: Batch, recipe: AudioRecipe) -> dict[str, Tensor]:
         """Every term by name, weighted."""
         with half(batch.sound.device):
-            conv, context = hear_windows(branch.features, batch.sound, recipe)
-            mel = self.mel(conv)
+            context = hear_windows(branch.features, batch.sound, recipe)
             _, told, speech = branch.network.hear(context)
             spelled = self.phones(context)
         miss = told.float() - batch.codes
@@ -162,8 +141,6 @@ class Heads(nn.Module):
             "codes": (_smooth_l1(miss).mean(1) * batch.trust).mean(),
             "opening": (_smooth_l1(miss @ self.opening) * batch.trust).mean() * recipe.opening_weight,
         }
-        if recipe.mel_weight > 0:
-            terms["mel"] = F.smooth_l1_loss(mel.float(), log_mel(batch.sound, conv.shape[1])) * recipe.mel_weight
         if recipe.phone_weight > 0:
             terms["phones"] = self._spell(spelled.float(), batch) * recipe.phone_weight
         if branch.network.gated and known.any():
@@ -188,8 +165,8 @@ class Heads(nn.Module):
         )
 
 
-def hear_windows(features: SpeechFeatures, sound: Tensor, recipe: AudioRecipe) -> tuple[Tensor, Tensor]:
-    """Conv features, and context features [S * W, T, hidden] of every window, of segments [S, samples]."""
+def hear_windows(features: SpeechFeatures, sound: Tensor, recipe: AudioRecipe) -> Tensor:
+    """Context features [S * W, T, hidden] of every window of segments [S, samples]."""
     config, cut = features.config, recipe.cut
     with torch.set_grad_enabled(not recipe.freeze_features):
         if config.layer_norm_features:
@@ -197,8 +174,8 @@ def hear_windows(features: SpeechFeatures, sound: Tensor, recipe: AudioRecipe) -
             windows = conv.unfold(1, config.window_features, cut.apart).transpose(2, 3).flatten(0, 1)
         else:  # what is normalised over time hangs on where the sound begins and ends: as at run time, at the window
             hops = sound.unfold(1, config.window_samples, cut.apart * config.stride_samples)
-            conv = windows = features.convolve(hops.flatten(0, 1))
-        return conv, features.contextualise(windows)
+            windows = features.convolve(hops.flatten(0, 1))
+        return features.contextualise(windows)
 
 
 def _smooth_l1(miss: Tensor) -> Tensor:
@@ -232,11 +209,8 @@ class AudioStage:
         device: where it learns; None: the CPU.
 
         Raises:
-        ValueError: the spectrum is to be told of features that look at single windows.
         CheckpointError: the published weights that ``config`` names cannot be had.
         """
-        if recipe.mel_weight > 0 and not config.audio.layer_norm_features:
-            raise ValueError("features that normalise over time are not taught to tell the spectrum: mel_weight=0")
         torch.manual_seed(recipe.seed)
         self.steps, self.seed = recipe.steps + recipe.polish_steps, recipe.seed
         self._recipe, self._report = recipe, report

@@ -41,7 +41,6 @@ def paper_hdtf() -> Family:
             rate=5e-4,
             freeze_features=True,
             phone_weight=0.0,
-            mel_weight=0.0,
             diet=Diet(shares=(0.9, 0.0, 0.0)),
             polish_steps=0,
             variants=1,

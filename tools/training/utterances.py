@@ -56,7 +56,7 @@ class Diet:
 class Cut:
     """How windows lie in a segment."""
 
-    windows: int = 8
+    windows: int = 5
     apart: int = 5  # features from one window to the next
 
     def samples(self, audio: AudioConfig) -> int:

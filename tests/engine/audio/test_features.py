@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from engine.api import EngineSpec
 from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.audio.log_mel import LogMelLayer, mel_bank
 from engine.audio.window import SampleRing, window_of
 from engine.errors import CheckpointError
-from engine.s3dnerf.config import compact
+from engine.s3dnerf.config import AudioConfig, compact
 
 torch.set_num_threads(1)
 
@@ -43,7 +45,7 @@ def test_streaming_equals_offline_on_the_same_window(speech, hops):
 def test_streaming_equals_offline_where_norms_look_over_time():
     """As wav2vec2-base's first layer does."""
     torch.manual_seed(2)
-    speech = SpeechFeatures(replace(compact().audio, layer_norm_features=False)).eval()
+    speech = SpeechFeatures(AudioConfig(layer_norm_features=False)).eval()
     sound = torch.randn(20 * 640) * torch.linspace(0.01, 0.3, 20 * 640)
     stream = FeatureStream(speech, slots=1)
     for hop in sound.split(640):
@@ -82,14 +84,33 @@ def test_a_part_of_a_feature_is_refused(speech):
         FeatureStream(speech, slots=1).push(0, torch.zeros(100))
 
 
-def test_window_is_645_ms():
+def test_window_is_682_ms():
     audio = compact().audio
-    assert (audio.stride_samples, audio.receptive_samples, audio.window_samples) == (320, 400, 10_320)
+    assert (audio.stride_samples, audio.receptive_samples, audio.window_samples) == (320, 992, 10_912)
+
+
+def test_the_spectrum_tells_pitch_and_loudness():
+    layer = LogMelLayer(80, 512, 160)
+    time = torch.arange(4000) / 16_000
+    tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (200.0, 1000.0, 4000.0)])[:, None]
+    loud = layer(0.1 * tones)
+    assert loud.shape == (3, 80, (4000 - 512) // 160 + 1)
+    peaks = loud.mean(2).argmax(1)
+    assert peaks[0] < peaks[1] < peaks[2]
+    quiet = layer(0.01 * tones)
+    steps = (loud - quiet).amax(1).mean(1)
+    torch.testing.assert_close(steps, torch.full((3,), float(np.log(100) / 4)), atol=0.05, rtol=0)
+    silence = layer(torch.zeros(1, 1, 4000))
+    assert silence.isfinite().all() and (silence == silence.amin()).all()
+
+
+def test_every_band_hears_something():
+    assert (mel_bank(80, 512).sum(0) > 0).all()
 
 
 def test_published_weights_are_read_from_a_folder(tmp_path):
     """As facebook/wav2vec2-base-960h would be, whose weights are not fetched here."""
-    audio = compact().audio
+    audio = AudioConfig()
     torch.manual_seed(5)
     saved = SpeechFeatures(audio).eval()
     saved.encoder.save_pretrained(tmp_path)
@@ -100,7 +121,7 @@ def test_published_weights_are_read_from_a_folder(tmp_path):
 
 
 def test_weights_that_cannot_be_had_are_named(tmp_path):
-    audio = replace(compact().audio, pretrained=str(tmp_path / "none"))
+    audio = replace(AudioConfig(), pretrained=str(tmp_path / "none"))
     with pytest.raises(CheckpointError, match="none"):
         SpeechFeatures(audio, pretrained=True)
 
