@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE")
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     parser.add_argument("--out", type=Path, default=None, help="default: runs/ and the recipe's family")
+    parser.add_argument("--begin", type=Path, metavar="CHECKPOINT", help="stage 3 begins with its weights for pictures")
     parser.add_argument("--resume", action="store_true", help="go on where a stage was interrupted")
     parser.add_argument("--steps", type=_positive, default=None, help="instead of the recipe's own")
     parser.add_argument("--seed", type=int, default=None, help="instead of the recipe's own")
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         family=family,
         data=args.data,
         out=args.out or Path("runs") / family.name,
+        begin=args.begin,
         resume=args.resume,
         steps=args.steps,
         seed=args.seed,

@@ -34,6 +34,7 @@ class Job:
     out: Path  # where the stages leave their states
     family: Family = field(default_factory=compact_family)
     base: Path | None = None  # where stage 1, the judges and the basis lie, if not in ``out``
+    begin: Path | None = None  # a checkpoint whose pictures' weights stage 3 begins with
     resume: bool = False
     steps: int | None = None  # instead of the recipe's
     seed: int | None = None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from engine.s3dnerf.checkpoint import save_checkpoint
 from engine.s3dnerf.lip_motion import LipMotion, fit_lip_motion
@@ -39,6 +41,8 @@ from tools.training.render_stage import RenderStage
 from tools.training.rows import Rows
 from tools.training.sync_stage import load_sync_state
 from tools.training.voices import find_digits, gather_utterances
+
+LISTENING = ("features.", "audio.", "slots.", "field.audio", "field.attend", "field.inject")
 
 
 def lip_motion(job: Job, clips: list[Clip] | None = None) -> LipMotion:
@@ -132,10 +136,32 @@ def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     model.audio.load_state_dict(branch.network.state_dict())
     if field is not None:
         model.field.load_state_dict(field["field"])
+    if job.begin is not None:
+        print(f"render: {take_over(model, job.begin)}", flush=True)
     rows = Rows(tracks, stills, heard, motion, recipe)
     # RenderStage asks a perceptual network for its features, and ours alone for lips.
     stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)  # type: ignore[arg-type]
     return train(stage, job.run("render.pt"))
+
+
+def take_over(model: S3DNerf, path: Path) -> str:
+    """Begin with what fits of a checkpoint's weights, but for what listens to sound; says how many there were.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be read.
+    """
+    try:
+        theirs = {name.removeprefix("model."): tensor.float() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no checkpoint to begin with: {error}") from error
+    own = model.state_dict()
+    taken = {
+        name: tensor
+        for name, tensor in theirs.items()
+        if not name.startswith(LISTENING) and name in own and own[name].shape == tensor.shape
+    }
+    model.load_state_dict(own | taken)
+    return f"begins with {len(taken)} of {len(own)} tensors of {path}"
 
 
 def train_plain(job: Job) -> bool:
