@@ -56,11 +56,19 @@ def lip_motion(job: Job, clips: list[Clip] | None = None) -> LipMotion:
         return LipMotion(**{name: file[name] for name in file.files})
 
 
+_tracks: dict[tuple[object, ...], tuple[list[FaceTrack], list[FaceTrack]]] = {}  # of the data last asked for
+
+
 def tracks_of(job: Job, motion: LipMotion) -> tuple[list[FaceTrack], list[FaceTrack]]:
-    """Tracks of the clips, and of still portraits (none where there is no such folder)."""
-    return [make_track(clip, motion) for clip in training_clips(job)], [
-        make_track(clip, motion) for clip in training_stills(job)
-    ]
+    """Tracks of the clips, and of still portraits (none where there is no such folder); kept for the next stage."""
+    family = job.family
+    faces = (family.speech, family.held_out, family.stills, family.stills_held_out)
+    key = (job.data, *faces, motion.basis.tobytes(), motion.scale.tobytes())
+    if key not in _tracks:
+        _tracks.clear()  # before the others are read
+        clips, stills = training_clips(job), training_stills(job)
+        _tracks[key] = [make_track(clip, motion) for clip in clips], [make_track(still, motion) for still in stills]
+    return _tracks[key]
 
 
 def train_audio(job: Job) -> bool:
