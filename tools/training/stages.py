@@ -115,9 +115,17 @@ def train_deform(job: Job) -> bool:
 
 
 def audio_branch(job: Job) -> AudioBranch:
-    """What stage 1 left."""
-    branch = AudioBranch(job.family.config)
-    branch.load_state_dict(read_state(job.given / "audio.pt", job.family.recipe("audio"))["branch"])
+    """What stage 1 left.
+
+    Raises:
+        FileNotFoundError: it has not run.
+        ValueError: it ran with another model.
+    """
+    branch, path = AudioBranch(job.family.config), job.given / "audio.pt"
+    try:
+        branch.load_state_dict(read_state(path, job.family.recipe("audio"))["branch"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of a model of other sizes; run {job.family.recipe('audio')} anew") from error
     return branch.to(job.device).eval()
 
 

@@ -74,6 +74,13 @@ def test_a_missing_stage_1_is_told(family, data, tmp_path):
         train_ablation(list_ablations(family, 2, 2)[0], job)
 
 
+def test_a_stage_1_of_other_sizes_is_told(family, data, tmp_path):
+    torch.save({"branch": {"x": torch.zeros(1)}}, tmp_path / "audio.pt")
+    job = Job(family=family, data=data, out=tmp_path / "x", base=tmp_path)
+    with pytest.raises(ValueError, match="of a model of other sizes; run compact_audio anew"):
+        train_ablation(list_ablations(family, 2, 2)[-2], job)
+
+
 def test_the_command_ends_in_a_page_and_goes_on(family, base, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "compact_family", lambda: family)
     write_talk(tmp_path / "clips" / "talk.mp4", frames=10)
