@@ -32,7 +32,7 @@ WINDOWS_AT_ONCE = 512  # when a whole clip is heard
 
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
-    steps: int = 3600
+    steps: int = 2400
     segments: int = 40  # of a batch, each with ``cut.windows`` windows
     cut: Cut = Cut()
     rate: float = 1.5e-3
@@ -41,7 +41,7 @@ class AudioRecipe:
     phone_weight: float = 0.15
     speech_weight: float = 0.2
     diet: Diet = Diet()
-    polish_steps: int = 2400  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 1100  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
     polish_diet: Diet = Diet(shares=(0.7, 0.1, 0.06), plain=0.5)
     polish_opening_weight: float = 1.5
