@@ -41,9 +41,9 @@ class AudioRecipe:
     phone_weight: float = 0.15
     speech_weight: float = 0.2
     diet: Diet = Diet()
-    polish_steps: int = 1100  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 2700  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
-    polish_diet: Diet = Diet(shares=(0.7, 0.1, 0.06), plain=0.5)
+    polish_diet: Diet = Diet(shares=(0.74, 0.07, 0.07), plain=0.75, coloured=0.5, noisy=0.12)
     polish_opening_weight: float = 1.5
     variants: int = 3  # of each clip: other throats, rooms and lines
     synthetic_minutes: float = 60.0

@@ -50,6 +50,8 @@ class Diet:
 
     shares: tuple[float, ...] = (0.5, 0.22, 0.1)  # clips, synthetic voices, digits; the rest is no speech
     plain: float = 0.35  # share of the clips' pieces that are heard as they were recorded
+    coloured: float = 1.0  # share of the rows that are heard through another microphone
+    noisy: float = 1 / 3  # share of the rows that stand in noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,8 @@ class Utterances:
         sound = torch.stack([row.sound for row in rows])
         quiet = torch.tensor([row.speech[0].item() == 0 for row in rows])
         noise = self._noises.draw(segments, rng)
-        sound = mix(shape_spectrum(sound, rng), noise, rng)
+        other = torch.from_numpy(rng.random((segments, 1)) < diet.coloured)
+        sound = mix(torch.where(other, shape_spectrum(sound, rng), sound), noise, diet.noisy, rng)
         loud = torch.from_numpy(10 ** (rng.uniform(*QUIET_DB, (segments, 1)) / 20)).float()
         sound[quiet] = (shape_spectrum(noise, rng) * loud)[quiet].clamp(-1, 1)  # as loud as speech, or hardly there
         return Batch(sound, *(torch.cat(parts) for parts in list(zip(*rows, strict=True))[1:]))
