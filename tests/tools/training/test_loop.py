@@ -56,7 +56,7 @@ def stop_after(steps: int, stage: Line, run: Run) -> bool:
             object.__setattr__(run, "stop_at", time.monotonic())
         return told
 
-    stage.learn = counted
+    stage.learn = counted  # type: ignore[method-assign]
     return train(stage, run)
 
 
