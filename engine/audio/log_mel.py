@@ -12,10 +12,14 @@ from torch import Tensor, nn
 SAMPLE_RATE_HZ = 16_000
 LOW_HZ, HIGH_HZ = 50.0, 7600.0
 FLOOR = 1e-5  # power under which all is silence
+STRETCHES = tuple(0.82 + 0.025 * i for i in range(17))  # of the spectrum, in training: other throats
 
 
 class LogMelLayer(nn.Module):
-    """Stands where Wav2Vec2's first convolution stands, with its kernel and stride."""
+    """Stands where Wav2Vec2's first convolution stands, with its kernel and stride.
+
+    In training each row's spectrum is stretched by a random factor, as if a longer or shorter throat spoke.
+    """
 
     def __init__(self, bands: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -23,26 +27,36 @@ class LogMelLayer(nn.Module):
         self.shape: Tensor
         self.bank: Tensor
         self.register_buffer("shape", torch.hann_window(kernel, periodic=False), persistent=False)
+        self.stretched: Tensor
         self.register_buffer("bank", mel_bank(bands, kernel), persistent=False)
+        stretched = torch.stack([mel_bank(bands, kernel, stretch) for stretch in STRETCHES])
+        self.register_buffer("stretched", stretched, persistent=False)
 
     @torch.no_grad()
     def forward(self, sound: Tensor) -> Tensor:
         """Sound [B, 1, samples] in [-1, 1] -> log power of mel bands, of about unit size, [B, bands, steps]."""
         with torch.autocast(sound.device.type, enabled=False):
             frames = sound[:, 0].float().unfold(1, self.kernel, self.stride) * self.shape
-            power = torch.fft.rfft(frames).abs().square() @ self.bank
+            bank = self.bank
+            if self.training:
+                bank = self.stretched[torch.randint(len(STRETCHES), (len(sound),), device=sound.device)]
+            power = torch.fft.rfft(frames).abs().square() @ bank
             return ((torch.log(power + FLOOR) + 6) / 4).transpose(1, 2)
 
 
-def mel_bank(bands: int, kernel: int) -> Tensor:
-    """Triangular filters, equally apart in mel: [kernel // 2 + 1, bands]; each holds one bin at least."""
+def mel_bank(bands: int, kernel: int, stretch: float = 1.0) -> Tensor:
+    """Triangular filters, equally apart in mel: [kernel // 2 + 1, bands]; each holds one bin at least.
+
+    ``stretch`` multiplies their frequencies, up to half the sample rate.
+    """
 
     def to_mel(hz: float) -> Tensor:
         return 2595 * torch.log10(torch.tensor(1 + hz / 700))
 
     mel = torch.linspace(float(to_mel(LOW_HZ)), float(to_mel(HIGH_HZ)), bands + 2)
-    bins = torch.floor((kernel + 1) * 700 * (10 ** (mel / 2595) - 1) / SAMPLE_RATE_HZ)
-    low = bins[:-2]
+    hz = (700 * (10 ** (mel / 2595) - 1) * stretch).clamp(max=SAMPLE_RATE_HZ / 2)
+    bins = torch.floor((kernel + 1) * hz / SAMPLE_RATE_HZ)
+    low = bins[:-2].clamp(max=kernel // 2 - 2)
     middle = torch.maximum(bins[1:-1], low + 1)
     high = torch.maximum(bins[2:], middle + 1)
     at = torch.arange(kernel // 2 + 1)[:, None]

@@ -41,7 +41,7 @@ class AudioRecipe:
     phone_weight: float = 0.15
     speech_weight: float = 0.2
     diet: Diet = Diet()
-    polish_steps: int = 2700  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 3600  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
     polish_diet: Diet = Diet(shares=(0.74, 0.07, 0.07), plain=0.75, coloured=0.5, noisy=0.12)
     polish_opening_weight: float = 1.5
@@ -240,7 +240,7 @@ class AudioStage:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self.branch.train(not polishing)
-        self.branch.features.train(not polishing and not recipe.freeze_features)
+        self.branch.features.train(not recipe.freeze_features)
         opening_weight = recipe.polish_opening_weight if polishing else recipe.opening_weight
         losses = self._heads.losses(self.branch, Batch(**batch), replace(recipe, opening_weight=opening_weight))
         self._optimiser.zero_grad()

@@ -8,7 +8,7 @@ import torch
 
 from engine.api import EngineSpec
 from engine.audio.features import FeatureStream, SpeechFeatures
-from engine.audio.log_mel import LogMelLayer, mel_bank
+from engine.audio.log_mel import STRETCHES, LogMelLayer, mel_bank
 from engine.audio.window import SampleRing, window_of
 from engine.errors import CheckpointError
 from engine.s3dnerf.config import AudioConfig, compact
@@ -90,7 +90,7 @@ def test_window_is_682_ms():
 
 
 def test_the_spectrum_tells_pitch_and_loudness():
-    layer = LogMelLayer(80, 512, 160)
+    layer = LogMelLayer(80, 512, 160).eval()
     time = torch.arange(4000) / 16_000
     tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (200.0, 1000.0, 4000.0)])[:, None]
     loud = layer(0.1 * tones)
@@ -104,8 +104,17 @@ def test_the_spectrum_tells_pitch_and_loudness():
     assert silence.isfinite().all() and (silence == silence.amin()).all()
 
 
-def test_every_band_hears_something():
-    assert (mel_bank(80, 512).sum(0) > 0).all()
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_every_band_hears_something(stretch):
+    assert (mel_bank(80, 512, stretch).sum(0) > 0).all()
+
+
+def test_in_training_each_row_has_another_throat():
+    layer = LogMelLayer(80, 512, 160)
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(4000) / 16_000).expand(12, 1, -1)
+    peaks = {mode: layer.train(mode)(tone).mean(2).argmax(1) for mode in (True, False)}
+    assert len(set(peaks[True].tolist())) > 3 and len(set(peaks[False].tolist())) == 1
+    assert mel_bank(80, 512, 1.2)[:, 40].argmax() > mel_bank(80, 512)[:, 40].argmax()
 
 
 def test_published_weights_are_read_from_a_folder(tmp_path):
