@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,10 +20,11 @@ class CrossAttention(nn.Module):
         self.key = nn.Linear(audio, width, bias=False)
         self.value = nn.Linear(audio, width, bias=False)
         self.norm_driving = nn.LayerNorm(audio)
+        self.moment = nn.Parameter(torch.randn(1, config.audio.tokens, audio) * 0.5)  # when in the window a token is
 
     def forward(self, aggregate: Tensor, driving: Tensor) -> Tensor:
         """F_agg [B, N, Dslot] as query, a_dri [B, tokens, Daudio] as key and value -> F_cm [B, N, Dslot]."""
-        driving = self.norm_driving(driving)
+        driving = self.norm_driving(driving) + self.moment
         query, key, value = (
             x.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for x in (self.query(aggregate), self.key(driving), self.value(driving))

@@ -111,6 +111,11 @@ class DeformationField(nn.Module):
         points = grid * anchor.unit[:, None, None] + self.centre(anchor)[:, None, None]
         return F.grid_sample(maps, points, align_corners=False, padding_mode="border")
 
+    def untaught(self) -> list[nn.Module]:
+        """The parts that need ``a_dri`` or ``F_agg``, which stage 2 of training does without."""
+        names = ("audio", "attend", "inject")
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
     def centre(self, anchor: Anchor) -> Tensor:
         """Centre of the lattice, [B, 2]."""
         return torch.stack([anchor.mouth[:, 0], anchor.mouth[:, 1] - self.rise * anchor.unit[:, 0]], 1)

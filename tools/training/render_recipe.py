@@ -32,6 +32,7 @@ class RenderRecipe:
     adversary_rate: float = 2e-3
     matching_share: float = 10.0  # of the adversary's own weight: like features where it looks, not its verdict alone
     penalty_weight: float = 1.0  # on the adversary's slope at real pictures
+    correlation_weight: float = 0.5  # on what F_cm alone tells of the movement
     shape_weight: float = 0.0  # on lips that the perceptual network finds elsewhere than they should be
     seed: int = 0
 

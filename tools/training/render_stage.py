@@ -16,6 +16,7 @@ from engine.s3dnerf.lip_reader import LipReader
 from engine.s3dnerf.losses import deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
 from engine.s3dnerf.sync_discriminator import SyncDiscriminator
+from tools.training.correlation import CorrelationHead
 from tools.training.deform_stage import Points, landmark_error
 from tools.training.loop import Batch, cosine, half
 from tools.training.opponent import Opponent
@@ -65,14 +66,20 @@ class RenderStage:
         size = model.config.mouth_box
         self.opponent = Opponent(size, recipe, device) if recipe.weights.adversarial > 0 else None
         self.points = Points().to(device)
-        self.optimiser = make_optimiser(model, recipe)
+        related = recipe.correlation_weight > 0 and model.config.deformation == "cross_modal"
+        self.correlation = CorrelationHead(model.config).to(device) if related else None
+        self.optimiser = make_optimiser(model, recipe, self.correlation)
         self._last: tuple[Batch, Frame] | None = None
 
     def learn(self, batch: Batch, step: int) -> dict[str, Tensor]:
         self._set_rates(step)
-        frame = draw_frames(self.model, batch)
+        frame, identity = draw_frames(self.model, batch)
         truth = mouth_truth(self.model.config, frame, batch)
         losses = self._losses(frame, batch, truth)
+        if self.correlation is not None:
+            with half(frame.fine.device):
+                miss = self.correlation(self.model.field, identity.aggregate, batch)
+            losses["correlation"] = miss.float() * self.recipe.correlation_weight
         real = batch["pictured"] > 0
         playing = self.opponent is not None and self.opponent.plays(step, int(real.sum()))
         if self.opponent is not None and playing:
@@ -110,11 +117,15 @@ class RenderStage:
 
     def state(self) -> dict[str, Any]:
         state = dict(model=self.model.state_dict(), optimiser=self.optimiser.state_dict())
+        if self.correlation is not None:
+            state["correlation"] = self.correlation.state_dict()
         return state | (self.opponent.state() if self.opponent is not None else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.correlation is not None:
+            self.correlation.load_state_dict(state["correlation"])
         if self.opponent is not None:
             self.opponent.restore(state)
 
@@ -123,16 +134,21 @@ class RenderStage:
             _draw_sample(path.with_suffix(".png"), *self._last, self.model)
 
 
-def make_optimiser(model: S3DNerf, recipe: RenderRecipe) -> torch.optim.AdamW:
-    """The pictures' parts at the recipe's rate, the field slower; the audio branch is frozen."""
+def make_optimiser(
+    model: S3DNerf, recipe: RenderRecipe, correlation: CorrelationHead | None = None
+) -> torch.optim.AdamW:
+    """Parts that are new at the recipe's rate, what stage 2 taught the field slower; the audio branch is frozen."""
     for frozen in (model.features, model.audio):
         frozen.requires_grad_(False).eval()
-    fast = [p for part in (model.encoder, model.slots, model.renderer, model.superres) for p in part.parameters()]
-    groups = [dict(params=fast, lr=recipe.rate), dict(params=list(model.field.parameters()), lr=recipe.field_rate)]
+    fresh = [model.encoder, model.slots, model.renderer, model.superres, correlation, *model.field.untaught()]
+    fast = [p for part in fresh if part is not None for p in part.parameters()]
+    known = {id(p) for p in fast}
+    slow = [p for p in model.field.parameters() if id(p) not in known]
+    groups = [dict(params=fast, lr=recipe.rate), dict(params=slow, lr=recipe.field_rate)]
     return torch.optim.AdamW(groups, betas=(0.9, 0.99))
 
 
-def draw_frames(model: S3DNerf, batch: Batch) -> Frame:
+def draw_frames(model: S3DNerf, batch: Batch) -> tuple[Frame, Identity]:
     """Render a batch; leaves each frame's own copy of its portrait in ``batch["source_image"]``."""
     targets = len(batch["target_image"]) // len(batch["source_image"])
     drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
@@ -141,7 +157,8 @@ def draw_frames(model: S3DNerf, batch: Batch) -> Frame:
         identity = spread_identity(identity, targets)
         batch["source_image"] = batch["source_image"].repeat_interleave(targets, 0)
         pose = Pose(batch["rotation"], batch["shift"])
-        return model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
+        frame = model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
+        return frame, identity
 
 
 def spread_identity(identity: Identity, targets: int) -> Identity:

@@ -67,9 +67,18 @@ def test_cross_attention_weighs_sound_by_place():
     seen = attention(place, torch.randn(2, config.audio.tokens, config.audio.width))
     assert seen.shape == place.shape
     assert heat_map(seen).shape == (2, 16, 16)
+    with torch.no_grad():
+        attention.moment.zero_()
     same = torch.randn(2, 1, config.audio.width).expand(-1, config.audio.tokens, -1)
     flat = attention(place, same)  # where all tokens are equal there is nothing to choose
     torch.testing.assert_close(flat, flat[:, :1].expand_as(flat))
+
+
+def test_slots_keep_places_apart():
+    """Untrained already: places of unlike content and position do not all get the same mix."""
+    torch.manual_seed(0)
+    aggregate = SlotAttention(compact())([torch.randn(1, 48, s, s) for s in (128, 64, 32, 16)])[0]
+    assert aggregate.std(0).mean() > 0.3
 
 
 def test_frame_has_the_documented_shapes():
