@@ -50,8 +50,10 @@ def settle(moved: Tensor) -> Tensor:
         the same, fading to nothing from SETTLE_PX[1] down to SETTLE_PX[0].
     """
     rest, full = SETTLE_PX
-    length = moved.norm(dim=1, keepdim=True) * (CROP_PX / 2)
-    share = ((length - rest) / (full - rest)).clamp(0, 1)
+    across, down = moved[:, :1], moved[:, 1:]
+    length = (across * across + down * down).sqrt()  # several times faster than norm() here
+    px = CROP_PX / 2
+    share = (length * (px / (full - rest)) - rest / (full - rest)).clamp(0, 1)
     return moved * (share * share * (3 - 2 * share))
 
 
@@ -67,7 +69,7 @@ class Render(nn.Module):
         self.top, self.left, self.size = model.config.face_box_top, (CROP_PX - size) // 2, size
         ramp = ((torch.arange(size) + 0.5) / SEAM_PX).clamp(max=1)
         side = torch.minimum(ramp, ramp.flip(0))
-        self.register_buffer("seam", F.pad((side[:, None] * side)[None, None], self._around()), persistent=False)
+        self.register_buffer("seam", (side[:, None] * side)[None, None], persistent=False)
         axis = pixel_centres(CROP_PX)
         self.register_buffer("here", torch.stack(torch.meshgrid(axis, axis, indexing="xy"))[None], persistent=False)
 
@@ -104,7 +106,8 @@ class Render(nn.Module):
         coarse = self.renderer(planes, depth, pose, self.field, lattice, Anchor(mouth, unit))
         face = F.interpolate(coarse.flow, size=(self.size, self.size), mode="bilinear")
         plain = self._plain_head(depth, pose)
-        flow = plain + settle(self.seam * (F.pad(face, self._around()) - plain))
+        box = (..., slice(self.top, self.top + self.size), slice(self.left, self.left + self.size))
+        flow = plain + F.pad(settle(self.seam * (face - plain[box])), self._around())
         flow = self.here + head * (flow - self.here)
         warped = F.grid_sample(image, flow.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
         return warped, flow, torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
