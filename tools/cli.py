@@ -18,6 +18,8 @@ class Command:
     summary: str
 
 
+AGAIN_S = 3.0  # SIGTERM strikes once more after so long: a callback that it strikes in may swallow it
+
 COMMANDS = {
     "serve": Command("server.main", "serve the page: talk, and the portrait speaks"),
     "enrol": Command("tools.enrol", "keep a portrait as an avatar for the server"),
@@ -61,14 +63,17 @@ def run(start: Callable[[list[str]], int], argv: list[str]) -> int:
 def _until_terminated(start: Callable[[list[str]], int], argv: list[str]) -> int:
     """SIGTERM unwinds like Ctrl-C, so that no temporary file stays behind. The server sets its own handlers later."""
 
-    def stop(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
+    def stop(_number: int, _frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        sys.exit(128 + signal.SIGTERM)
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         return start(argv)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _version() -> str:
