@@ -32,18 +32,18 @@ WINDOWS_AT_ONCE = 512  # when a whole clip is heard
 
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
-    steps: int = 2400
+    steps: int = 1500
     segments: int = 40  # of a batch, each with ``cut.windows`` windows
     cut: Cut = Cut()
     rate: float = 1.5e-3
     weight_decay: float = 1e-2
     opening_weight: float = 0.5
     phone_weight: float = 0.15
-    speech_weight: float = 0.2
+    speech_weight: float = 0.4
     diet: Diet = Diet()
-    polish_steps: int = 3600  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 3300  # after the others: mostly the clips themselves, nothing dropped out, lips first
     polish_rate: float = 8e-4
-    polish_diet: Diet = Diet(shares=(0.74, 0.07, 0.07), plain=0.75, coloured=0.5, noisy=0.12)
+    polish_diet: Diet = Diet(shares=(0.66, 0.08, 0.06), plain=0.75, coloured=0.5, noisy=0.12)
     polish_opening_weight: float = 1.5
     variants: int = 3  # of each clip: other throats, rooms and lines
     synthetic_minutes: float = 60.0
@@ -218,7 +218,7 @@ class AudioStage:
         if self.branch.network.gated:
             with torch.no_grad():
                 self.branch.network.closed.copy_(torch.from_numpy(closed))
-        noises = NoiseBank(400, recipe.cut.samples(config.audio), recordings, np.random.default_rng(recipe.seed))
+        noises = NoiseBank(800, recipe.cut.samples(config.audio), recordings, np.random.default_rng(recipe.seed))
         self._utterances = Utterances(groups, closed, config.audio, recipe.cut, noises)
         self.branch, self._heads = self.branch.to(device), self._heads.to(device)
         self.branch.features.requires_grad_(not recipe.freeze_features)

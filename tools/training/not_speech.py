@@ -33,6 +33,40 @@ def hum(length: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(row)
 
 
+def engine(length: int, rng: np.random.Generator) -> np.ndarray:
+    """Engines, sirens, horns and saws: a buzz whose pitch glides, through resonances that stay or drift slowly."""
+    time = np.arange(length) / SAMPLE_RATE_HZ
+    glide = np.interp(time, np.linspace(0, time[-1], 4), np.cumsum(rng.uniform(-0.3, 0.3, 4)))
+    pitch = rng.uniform(20, 400) * np.exp(glide)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE_HZ
+    buzz = np.diff(np.floor(phase / (2 * np.pi)), prepend=0) + rng.uniform(0, 0.2) * rng.standard_normal(length)
+    row = rng.uniform(0, 0.5) * buzz
+    for _ in range(rng.integers(1, 5)):
+        middle = np.exp(rng.uniform(np.log(150), np.log(6000)))
+        width = middle * rng.uniform(0.05, 0.5)
+        band = np.clip([middle - width / 2, middle + width / 2], 40, 7900)
+        part = sosfilt(butter(1, band, "bandpass", fs=SAMPLE_RATE_HZ, output="sos"), buzz)
+        row = row + part / (part.std() + 1e-6) * buzz.std() * rng.uniform(0.3, 2) * _slow(length, rng, 0.7)
+    rumble = coloured_noise(length, rng)
+    return row + rumble / (rumble.std() + 1e-6) * row.std() * rng.uniform(0, 1)
+
+
+def footsteps(length: int, rng: np.random.Generator) -> np.ndarray:
+    """Steps, doors, things set down: dull thuds that ring in a room, some of them double."""
+    row = np.zeros(length)
+    cut_hz, apart = rng.uniform(200, 3500), rng.uniform(0.3, 1.1)
+    sos = butter(2, cut_hz, "lowpass", fs=SAMPLE_RATE_HZ, output="sos")
+    at = rng.uniform(0, apart)
+    while at < length / SAMPLE_RATE_HZ:
+        for beat in (0.0, rng.uniform(0.05, 0.18))[: 1 + int(rng.random() < 0.5)]:
+            size = int(rng.uniform(0.04, 0.35) * SAMPLE_RATE_HZ)
+            begin = min(length, int((at + beat) * SAMPLE_RATE_HZ))
+            burst = rng.standard_normal(size) * np.exp(-np.arange(size) / size * rng.uniform(3, 7))
+            row[begin : begin + size] += burst[: length - begin] * rng.uniform(0.2, 1)
+        at += apart * rng.uniform(0.85, 1.15)
+    return sosfilt(sos, row) + 0.05 * row + rng.uniform(0, 0.01) * coloured_noise(length, rng)
+
+
 def knocks(length: int, rng: np.random.Generator) -> np.ndarray:
     """Keyboards, taps, drums: short decaying bursts, with or without a beat."""
     row = np.zeros(length)
@@ -126,18 +160,21 @@ def _slow(length: int, rng: np.random.Generator, rate_hz: float) -> np.ndarray:
 
 
 MAKERS: tuple[tuple[Maker, float], ...] = (
-    (coloured_noise, 0.25),
-    (hum, 0.07),
-    (knocks, 0.12),
-    (birds, 0.13),
-    (chords, 0.13),
-    (orchestra, 0.3),
+    (coloured_noise, 0.18),
+    (hum, 0.05),
+    (engine, 0.17),
+    (footsteps, 0.1),
+    (knocks, 0.08),
+    (birds, 0.1),
+    (chords, 0.1),
+    (orchestra, 0.22),
 )
+RECORDED = 0.4  # share of the rows that are cut from recordings
 
 
 def make_row(length: int, recordings: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """One row of unit power, float32 [length]; a quarter are cut from recordings where there are any."""
-    if recordings and rng.random() < 0.25:
+    """One row of unit power, float32 [length]; RECORDED of them are cut from recordings where there are any."""
+    if recordings and rng.random() < RECORDED:
         source = recordings[rng.integers(len(recordings))]
         start = rng.integers(max(1, len(source) - length))
         row = np.resize(source[start : start + length], length).astype(np.float64)

@@ -48,11 +48,11 @@ def mix(sound: Tensor, noise: Tensor, noisy: float, rng: np.random.Generator) ->
     A share ``noisy`` of the rows stands in noise, 6 to 30 dB below its loud parts; the others in that of a
     fair microphone, 30 to 60 dB below. More of it costs the clear ones dearly: a network of this size that
     hears every row at 12 dB tells the lips of clear speech at 0.78 where 0.87 is had without.
-    The level runs from 14 dB below what it was to 8 dB above: quiet and hot microphones.
+    The level runs from 10 dB below what it was to 6 dB above: quiet and hot microphones.
     """
     count = len(sound)
     loud = sound.pow(2).mean(1, keepdim=True).sqrt().clamp_min(0.01)
     below = np.where(rng.random((count, 1)) < noisy, rng.uniform(6, 30, (count, 1)), rng.uniform(30, 60, (count, 1)))
     ratio = torch.from_numpy(below.astype(np.float32))
-    level = torch.from_numpy(rng.uniform(-14, 8, (count, 1)).astype(np.float32))
+    level = torch.from_numpy(rng.uniform(-10, 6, (count, 1)).astype(np.float32))
     return ((sound + noise * loud * 10 ** (-ratio / 20)) * 10 ** (level / 20)).clamp(-1, 1)

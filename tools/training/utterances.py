@@ -48,10 +48,10 @@ class Batch(NamedTuple):
 class Diet:
     """What a batch is made of."""
 
-    shares: tuple[float, ...] = (0.5, 0.22, 0.1)  # clips, synthetic voices, digits; the rest is no speech
-    plain: float = 0.35  # share of the clips' pieces that are heard as they were recorded
-    coloured: float = 1.0  # share of the rows that are heard through another microphone
-    noisy: float = 1 / 3  # share of the rows that stand in noise
+    shares: tuple[float, ...] = (0.58, 0.15, 0.07)  # clips, synthetic voices, digits; the rest is no speech
+    plain: float = 0.65  # share of the clips' pieces that are heard as they were recorded
+    coloured: float = 0.5  # share of the rows that are heard through another microphone
+    noisy: float = 0.15  # share of the rows that stand in noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Utterances:
 
     def _cut_out(self, one: Utterance, variant: int, rng: np.random.Generator) -> Batch:
         audio, cut = self._audio, self._cut
-        speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.2))))
+        speed = float(np.exp(rng.uniform(np.log(0.9), np.log(1.12))))
         hop_s = cut.apart * audio.stride_samples / SAMPLE_RATE_HZ * speed
         length_s = (len(one.codes) - 1) / FPS
         first = rng.uniform(-0.1, max(0.0, length_s - (cut.windows - 1) * hop_s) + 0.1)
