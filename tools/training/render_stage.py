@@ -24,6 +24,7 @@ from tools.training.picture_losses import Truth, bend_loss, mouth_truth, picture
 from tools.training.render_recipe import RenderRecipe
 from tools.training.rows import Rows
 from tools.training.sync_stage import made_sync_loss
+from tools.training.vgg import VggFeatures
 
 
 class RenderStage:
@@ -50,7 +51,7 @@ class RenderStage:
         rows: Rows,
         device: torch.device,
         *,
-        reader: LipReader | None = None,
+        reader: LipReader | VggFeatures | None = None,
         judge: SyncDiscriminator | None = None,
     ) -> None:
         if recipe.weights.sync > 0 and judge is None:

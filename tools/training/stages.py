@@ -19,7 +19,7 @@ from engine.s3dnerf.losses import LossWeights
 from engine.s3dnerf.model import S3DNerf
 from tools.sound_file import read_mono
 from tools.training.audio_stage import AudioBranch, AudioStage, closed_code, report
-from tools.training.clips import Clip
+from tools.training.clips import Clip, read_basis
 from tools.training.deform_stage import DeformStage
 from tools.training.faces import FaceTrack, make_track
 from tools.training.heard import Calibration, Heard, calibrate, hear_clips
@@ -52,8 +52,7 @@ def lip_motion(job: Job, clips: list[Clip] | None = None) -> LipMotion:
         clips = clips or training_clips(job)
         motion = fit_lip_motion([clip.landmarks for clip in clips], codes=job.family.config.codes)
         np.savez(path, basis=motion.basis, scale=motion.scale, guess=motion.guess, gap_mean=motion.gap_mean)
-    with np.load(path) as file:
-        return LipMotion(**{name: file[name] for name in file.files})
+    return read_basis(path)
 
 
 _tracks: dict[tuple[object, ...], tuple[list[FaceTrack], list[FaceTrack]]] = {}  # of the data last asked for
@@ -155,8 +154,7 @@ def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     if job.begin is not None:
         print(f"render: {take_over(model, job.begin)}", flush=True)
     rows = Rows(tracks, stills, heard, motion, recipe)
-    # RenderStage asks a perceptual network for its features, and ours alone for lips.
-    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)  # type: ignore[arg-type]
+    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
     return train(stage, job.run("render.pt"))
 
 
