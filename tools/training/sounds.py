@@ -56,3 +56,16 @@ def mix(sound: Tensor, noise: Tensor, noisy: float, rng: np.random.Generator) ->
     ratio = torch.from_numpy(below.astype(np.float32))
     level = torch.from_numpy(rng.uniform(-10, 6, (count, 1)).astype(np.float32))
     return ((sound + noise * loud * 10 ** (-ratio / 20)) * 10 ** (level / 20)).clamp(-1, 1)
+
+
+def begin_or_end(sound: Tensor, rng: np.random.Generator, share: float = 0.5) -> Tensor:
+    """Let a share of the rows of [B, samples] begin, end or both within the row, with silence around.
+
+    Without it what sets in out of silence is speech alone, and a network takes that for its mark.
+    """
+    count, length = sound.shape
+    edges = np.sort(rng.uniform(-0.5, 1.5, (count, 2)), axis=1) * length
+    edges[rng.random(count) >= share] = (-1, length)
+    at = torch.arange(length)
+    begin, end = torch.from_numpy(edges).split(1, dim=1)
+    return sound * ((at >= begin) & (at < end))

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.s3dnerf.config import AudioConfig
 from tools.training.not_speech import NoiseBank
 from tools.training.phones import SAMPLE_RATE_HZ
-from tools.training.sounds import mix, shape_spectrum
+from tools.training.sounds import begin_or_end, mix, shape_spectrum
 
 FPS = 25
 LEVEL = 0.06  # root mean square that every piece is brought to
@@ -95,10 +95,11 @@ class Utterances:
         sound = torch.stack([row.sound for row in rows])
         quiet = torch.tensor([row.speech[0].item() == 0 for row in rows])
         noise = self._noises.draw(segments, rng)
-        other = torch.from_numpy(rng.random((segments, 1)) < diet.coloured)
-        sound = mix(torch.where(other, shape_spectrum(sound, rng), sound), noise, diet.noisy, rng)
+        elsewhere = torch.from_numpy(rng.random((segments, 1)) < diet.coloured)
+        sound = mix(torch.where(elsewhere, shape_spectrum(sound, rng), sound), noise, diet.noisy, rng)
         loud = torch.from_numpy(10 ** (rng.uniform(*QUIET_DB, (segments, 1)) / 20)).float()
-        sound[quiet] = (shape_spectrum(noise, rng) * loud)[quiet].clamp(-1, 1)  # as loud as speech, or hardly there
+        other = shape_spectrum(begin_or_end(noise, rng), rng) * loud  # as loud as speech, or hardly there
+        sound[quiet] = other[quiet].clamp(-1, 1)
         return Batch(sound, *(torch.cat(parts) for parts in list(zip(*rows, strict=True))[1:]))
 
     def _draw_segment(self, rng: np.random.Generator, diet: Diet) -> Batch:
