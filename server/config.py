@@ -51,6 +51,7 @@ class ServerConfig:
     api_key: str | None = None
     marked: bool = True  # stamp the visible mark on every frame
     ice_servers: tuple[str, ...] = ()  # stun: or turn: URLs that both ends use
+    trace_file: Path | None = None  # where the times of every stage are written (engine/trace.py)
     sweep_every_s: float = 60.0  # how often expired avatars are removed
     timing: TimingConfig = TimingConfig()
     limits: LimitConfig = LimitConfig()

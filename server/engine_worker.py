@@ -79,6 +79,7 @@ class EngineWorker:
         marked: stamp the visible mark on every frame.
         loop: where frames are delivered.
         now: wall time in seconds, monotonic; the same that ``due_s`` of the streams means.
+        trace: where the thread's spans go.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class EngineWorker:
         marked: bool,
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], float] = time.monotonic,
+        trace: Trace | None = None,
     ) -> None:
-        self.trace = Trace()
+        self.trace = trace or Trace()
         self.loaded: Future[EngineSpec] = Future()
         self._make_engine = make_engine
         self._wanted_slots = slots
@@ -272,13 +274,16 @@ class EngineWorker:
                     self._state.reset(one.stream.slot, one.stream.options)
                 elif one.adjust:
                     self._state.adjust(one.stream.slot, one.stream.options)
-            with self.trace.span("step"):
+            step_s = self._now()
+            drawn = {one.stream.slot: engine.spec.frame_after(one.hops) for one in taken}
+            with self.trace.span("step", frames=drawn):
                 frames = engine.step([one.row for one in taken], self._state)
         except Exception as error:
             self._part(engine, taken, error)
             return
-        for stage, ms in engine.stage_ms.items():
-            self.trace.add(f"step.{stage}", ms)
+        for stage, ms in engine.stage_ms.items():  # of all rows together: laid end to end
+            self.trace.add(f"step.{stage}", ms, start_s=step_s)
+            step_s += ms / 1000
         self._row_s += 0.1 * ((self._now() - begun_s) / len(taken) - self._row_s)
         for one, frame in zip(taken, frames, strict=True):
             self._hand_back(engine.spec.frame_after(one.hops), one, frame)
@@ -309,7 +314,7 @@ class EngineWorker:
             with self.trace.span("mark"):
                 frame = stamp(frame)
         latency_ms = (self._now() - one.came_s) * 1000
-        self.trace.add("hop_to_frame", latency_ms)
+        self.trace.add("hop_to_frame", latency_ms, start_s=one.came_s, slot=one.stream.slot, frame=index)
         self._call(self._deliver, one.stream, index, frame, latency_ms)
 
     def _deliver(self, stream: Stream, index: int, frame: np.ndarray, latency_ms: float) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from engine.api import Avatar, Engine
 from engine.cache import DEFAULT_AVATAR_ID
 from engine.errors import VisavisError
+from engine.trace import Trace, TraceFile
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
@@ -40,7 +41,14 @@ class House:
         # aiortc encodes on the loop's default executor. One picture of 256x256 takes it 1 to 5 ms.
         loop.set_default_executor(ThreadPoolExecutor(max(4, cpus + 2), "visavis-encode"))
         self.config = config
-        self.worker = EngineWorker(make_engine, slots=config.max_sessions, marked=config.marked, loop=loop)
+        self._trace_file = TraceFile(config.trace_file) if config.trace_file else None
+        self.worker = EngineWorker(
+            make_engine,
+            slots=config.max_sessions,
+            marked=config.marked,
+            loop=loop,
+            trace=Trace(sink=self._trace_file),
+        )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
         self.uploads = RateLimit(config.limits.uploads_per_minute)
@@ -62,6 +70,8 @@ class House:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.blocking(self.worker.close)
+        if self._trace_file is not None:
+            await self.blocking(self._trace_file.close)
         self._io.shutdown(wait=True, cancel_futures=True)
 
     async def blocking(self, work: Callable[[], T]) -> T:

@@ -67,6 +67,11 @@ class Intake:
         """16 kHz position up to which sound has arrived or been given up."""
         return self._heard
 
+    @property
+    def placed(self) -> int | None:
+        """48 kHz position where the newest packet ends; None before the first."""
+        return self._next
+
     def push(self, timestamp: int, samples: np.ndarray, now_s: float) -> None:
         """Take a packet.
 

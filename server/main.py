@@ -21,6 +21,7 @@ from engine.cache import AvatarStore
 from engine.data_folder import default_data_folder
 from engine.errors import AvatarError
 from engine.registry import DEFAULT_ENGINE, engine_names
+from engine.trace import TraceError, TraceFile
 from server.app import create_app
 from server.config import ServerConfig
 from server.errors import ConfigError
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: URL; repeatable"
     )
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write every stage's times here, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
 
@@ -70,6 +72,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
         ice_servers=tuple(args.ice_server),
+        trace_file=args.trace,
     )
 
 
@@ -91,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = read_config(arguments)
         check_address(config.host, config.port)
         AvatarStore(config.data_folder)  # makes the folder, or says why not
-    except (ConfigError, AvatarError) as error:
+        if config.trace_file is not None:
+            TraceFile(config.trace_file).close()  # the same
+    except (ConfigError, AvatarError, TraceError) as error:
         print(f"visavis serve: {error}", file=sys.stderr)
         return 2
     level = build_parser().parse_args(arguments).log_level

@@ -66,17 +66,17 @@ class FrameShelf:
     """
 
     def __init__(self, rest: np.ndarray) -> None:
-        self._frames: dict[int, np.ndarray] = {}
-        self._shown = rest
+        self._frames: dict[int, tuple[np.ndarray, float]] = {}
+        self._shown, self._shown_came_s = rest, 0.0
         self._shown_index = -1
         self.taken = self.repeated = self.dropped = 0
 
-    def put(self, index: int, frame: np.ndarray) -> None:
-        """Add frame ``index``; one older than what was shown is dropped."""
+    def put(self, index: int, frame: np.ndarray, came_s: float = 0.0) -> None:
+        """Add frame ``index``, which came at ``came_s``; one older than what was shown is dropped."""
         if index <= self._shown_index:
             self.dropped += 1
             return
-        self._frames[index] = frame
+        self._frames[index] = frame, came_s
         while len(self._frames) > SHELF_FRAMES:
             del self._frames[min(self._frames)]
             self.dropped += 1
@@ -86,13 +86,18 @@ class FrameShelf:
         ready = [i for i in self._frames if i <= index]
         if ready:
             best = max(ready)
-            self._shown, self._shown_index = self._frames[best], best
+            (self._shown, self._shown_came_s), self._shown_index = self._frames[best], best
             self.dropped += len(ready) - 1
             for i in ready:
                 del self._frames[i]
         self.taken += 1
         self.repeated += self._shown_index != index
         return self._shown
+
+    @property
+    def shown(self) -> tuple[int, float]:
+        """Index of what was last taken, -1 for the rest, and when it came."""
+        return self._shown_index, self._shown_came_s
 
 
 class Pacer:
@@ -124,6 +129,10 @@ class Pacer:
             self._step = present
         self._step += 1
         return self._step - 1
+
+
+def _book_nothing(*_given: object, **_notes: object) -> None:
+    """Of a track that nobody traces."""
 
 
 class _PacedTrack(MediaStreamTrack):
@@ -161,14 +170,34 @@ class VideoOut(_PacedTrack):
     def __init__(self, shelf: FrameShelf) -> None:
         super().__init__()
         self._shelf = shelf
+        self._left: tuple[int, int, float] | None = None  # tick, frame, when: what is being encoded
+        self.book: Callable[..., None] = _book_nothing  # as ``Trace.add``
 
     async def recv(self) -> av.VideoFrame:
+        self._book_encoding()
         index = await self._next()
         # One copy of 200 kB; colour conversion and encoding happen on the encoder's thread.
-        frame = av.VideoFrame.from_ndarray(self._shelf.take(index), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(self._take(index), format="rgb24")
         frame.pts = index * TICKS_PER_FRAME
         frame.time_base = _VIDEO_BASE
         return frame
+
+    def _take(self, index: int) -> np.ndarray:
+        now_s = time.monotonic()
+        before, _ = self._shelf.shown
+        picture = self._shelf.take(index)
+        frame, came_s = self._shelf.shown
+        if frame != before:
+            self.book("wait_for_tick", (now_s - came_s) * 1000, start_s=came_s, tick=index, frame=frame)
+        self._left = index, frame, now_s
+        return picture
+
+    def _book_encoding(self) -> None:
+        """The sender asks for the next frame as soon as it has encoded and sent the one before."""
+        if self._left is not None:
+            tick, frame, left_s = self._left
+            self.book("encode", (time.monotonic() - left_s) * 1000, start_s=left_s, tick=tick, frame=frame)
+            self._left = None
 
 
 class AudioOut(_PacedTrack):

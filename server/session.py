@@ -13,6 +13,7 @@ takes a little longer and goes on behind.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import time
@@ -210,17 +211,23 @@ class Session:
             deliver=self._take_frame,
             fail=lambda error: self.end(f"{error.code}: {error}"),
         )
+        self._video.book = functools.partial(self._worker.trace.add, slot=self._stream.slot)
         self._audio.start(clock)
         self._video.start(clock)
-        self._spawn(listen(self._peer.microphone, self._intake, self._pump), "listen")
+        self._spawn(listen(self._peer.microphone, self._intake, self._packet_came), "listen")
         self._spawn(self._keep_pumping(), "pump")
         self.state = "live"
         log.info("session %s is live", self.id)
         self._broadcast(self.status())
 
     def _take_frame(self, index: int, frame: np.ndarray, latency_ms: float) -> None:
-        self.shelf.put(index, frame)
+        self.shelf.put(index, frame, time.monotonic())
         self._latencies_ms.append(latency_ms)
+
+    def _packet_came(self) -> None:
+        assert self._intake is not None and self._stream is not None
+        self._worker.trace.event("packet", time.monotonic(), end=self._intake.placed, slot=self._stream.slot)
+        self._pump()
 
     def _pump(self) -> None:
         assert self._intake is not None and self._stream is not None
