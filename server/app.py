@@ -66,7 +66,7 @@ from server.errors import (
     http_status,
 )
 from server.house import House
-from server.limits import BodyLimit
+from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.session import SessionOrder
 from server.signaling import read_offer
 
@@ -144,6 +144,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     _add_sessions(app, config)
     limits = config.limits
     app.add_middleware(BodyLimit, limit_of=lambda p: limits.upload_bytes if p == "/v1/avatars" else limits.json_bytes)
+    app.add_middleware(UploadLimit, path="/v1/avatars", rate=RateLimit(limits.uploads_per_minute))
     app.add_middleware(Gate, api_key=config.api_key)
     return app
 
@@ -245,7 +246,6 @@ def _add_avatars(app: FastAPI, config: ServerConfig) -> None:
     ) -> dict[str, Any]:
         """Make an avatar of a portrait."""
         house = _house(request)
-        house.uploads.take(request.client.host if request.client else "")
         if consent.strip().lower() != "true":
             raise ConsentRequired(
                 f"consent is {consent[:20]!r}: send consent=true once the person shown agrees to be animated"

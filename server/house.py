@@ -17,7 +17,6 @@ from engine.trace import Trace, TraceFile
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
-from server.limits import RateLimit
 from server.sessions import Sessions
 from server.shelves import Shelves
 
@@ -51,7 +50,6 @@ class House:
         )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
-        self.uploads = RateLimit(config.limits.uploads_per_minute)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
         self._io = ThreadPoolExecutor(4, "visavis-io")

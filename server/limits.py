@@ -1,4 +1,4 @@
-"""How much a client may send: bytes per request, uploads per minute."""
+"""How much a client may send: bytes per request, uploads per minute. Both are checked before a body is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import RateLimited, UploadTooLarge, error_body, http_status
+from server.errors import RateLimited, ServerError, UploadTooLarge, error_body, http_headers, http_status
 
 DRAIN_BYTES = 32 << 20  # read and thrown away after a refusal: who is still sending hears no answer
 DRAIN_S = 10.0
@@ -72,6 +72,31 @@ class BodyLimit:
             await _too_large(limit)(scope, receive, send)
 
 
+class UploadLimit:
+    """Refuses uploads over their rate with 429, before anything of them is kept or parsed.
+
+    Args:
+        app: what is guarded.
+        path: POST to it is an upload.
+        rate: of each client address.
+    """
+
+    def __init__(self, app: ASGIApp, path: str, rate: RateLimit) -> None:
+        self._app = app
+        self._path = path
+        self._rate = rate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", self._path):
+            client = scope.get("client")
+            try:
+                self._rate.take(client[0] if client else "")
+            except RateLimited as error:
+                await _drain(receive)
+                return await _refusal(error)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
 async def _drain(receive: Receive) -> None:
     """Read on until the client has sent all, within bounds; keeps nothing."""
     drained = 0
@@ -86,8 +111,12 @@ async def _drain(receive: Receive) -> None:
 
 def _too_large(limit: int) -> JSONResponse:
     size = f"{limit / (1 << 20):.3g} MB" if limit >= 1 << 20 else f"{limit / 1024:.3g} kB"
-    error = UploadTooLarge(f"the request is larger than {size}: send less, a smaller picture for example")
-    return JSONResponse(error_body(error.code, str(error)), http_status(error), {"Connection": "close"})
+    return _refusal(UploadTooLarge(f"the request is larger than {size}: send less, a smaller picture for example"))
+
+
+def _refusal(error: ServerError) -> JSONResponse:
+    headers = {**http_headers(error), "Connection": "close"}
+    return JSONResponse(error_body(error.code, str(error)), http_status(error), headers)
 
 
 class RateLimit:

@@ -120,6 +120,15 @@ async def test_uploads_are_limited_in_number(serve, picture: bytes) -> None:
     assert 1 <= int(refused.headers["retry-after"]) <= 60
 
 
+async def test_an_upload_too_many_is_refused_before_it_is_read(serve, picture: bytes) -> None:
+    server = await serve(limits=LimitConfig(uploads_per_minute=1))
+    assert (await server.upload(picture)).status_code == 201
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    refused = await server.http.post("/v1/avatars", content=b"no multipart", headers=headers)
+    assert await code_of(refused) == (429, "rate_limited"), "whoever reads it answers 400"
+    assert (await server.http.get("/v1/avatars")).status_code == 200, "only uploads are counted"
+
+
 async def test_expired_avatars_are_removed(serve, picture: bytes, tmp_path) -> None:
     server = await serve(data_folder=tmp_path, sweep_every_s=0.1)
     assert (await server.upload(picture, keep_s=1)).status_code == 201
