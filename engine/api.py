@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -92,6 +93,20 @@ class StreamState(abc.ABC):
     @abc.abstractmethod
     def adjust(self, slot: int, options: StreamOptions) -> None:
         """Change the options of a running stream; what it has heard stays."""
+
+
+class Enrols(Protocol):
+    """The part of an engine that an avatar store needs; every ``Engine`` is one."""
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def enrol(self, image: bytes) -> Avatar:
+        """As ``Engine.enrol``."""
+        ...
 
 
 class Engine(abc.ABC):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.api import Avatar, Engine
+from engine.api import Avatar, Enrols
 from engine.avatar_file import AvatarRecord, KeptAvatar, not_found, read_avatar, read_record, written
 from engine.errors import AvatarDamaged, AvatarError, AvatarNotFound, AvatarStale, AvatarStorage
 
@@ -93,7 +93,7 @@ class AvatarStore:
         self._remember(kept)
         return record.id
 
-    def get(self, avatar_id: str, engine: Engine) -> Avatar:
+    def get(self, avatar_id: str, engine: Enrols) -> Avatar:
         """The avatar, fit for ``engine``. One that another engine or checkpoint made is enrolled again.
 
         Call it on the engine's thread: it may enrol.
@@ -197,7 +197,7 @@ class AvatarStore:
                 pass  # someone else was quicker
         return removed
 
-    def _get_default(self, engine: Engine) -> Avatar:
+    def _get_default(self, engine: Enrols) -> Avatar:
         with self._lock:
             avatar = self._default
         if avatar is None or not _fits(avatar, engine):
@@ -292,7 +292,7 @@ class AvatarStore:
         return None if self._folder is None else self._path(avatar_id)
 
 
-def _fits(avatar: Avatar | None, engine: Engine) -> bool:
+def _fits(avatar: Avatar | None, engine: Enrols) -> bool:
     return avatar is not None and (avatar.engine, avatar.fingerprint) == (engine.spec.name, engine.fingerprint)
 
 

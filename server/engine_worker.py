@@ -185,8 +185,8 @@ class EngineWorker:
                 self._changed.notify()
         return future
 
-    def enroller(self) -> Engine:
-        """An engine for ``AvatarStore``: it enrols from any other thread, and does nothing else."""
+    def enroller(self) -> Enroller:
+        """For ``AvatarStore``: enrols from any other thread."""
         return Enroller(self.engine.spec, self.engine.fingerprint, self.run)
 
     def close(self) -> None:

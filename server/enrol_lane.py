@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
-
-from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamState
+from engine.api import Avatar, Engine, EngineSpec
 from engine.errors import VisavisError
 from server.errors import EngineFailed, NotReady
 
@@ -59,8 +57,8 @@ class EnrolLane:
         return self._engine
 
 
-class Enroller(Engine):
-    """An engine for ``AvatarStore`` that only enrols, and blocks until it is done. Not for an engine's thread nor
+class Enroller:
+    """Enrols for ``AvatarStore``, and blocks until it is done. Not for an engine's thread nor
     the loop's.
 
     Args:
@@ -81,15 +79,6 @@ class Enroller(Engine):
         except Exception as error:
             log.exception("an enrolment failed")
             raise EngineFailed("the portrait could not be enrolled: the engine failed; see the server's log") from error
-
-    def batch_key(self, avatar: Avatar) -> Hashable:
-        raise NotImplementedError("only enrols")
-
-    def init_state(self, max_batch: int) -> StreamState:
-        raise NotImplementedError("only enrols")
-
-    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
-        raise NotImplementedError("only enrols")
 
 
 def settle(future: Future[T], work: Callable[[], T]) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.api import Avatar, Engine
+from engine.api import Avatar, Enrols
 from engine.cache import DEFAULT_AVATAR_ID, AvatarRecord, AvatarStore
 from engine.errors import AvatarError, AvatarNotFound
 
@@ -46,7 +46,7 @@ class Shelves:
         """As ``AvatarStore.put``."""
         return self._uploads.put(avatar, expires_at=expires_at, source=source)
 
-    def get(self, avatar_id: str, engine: Engine) -> Avatar:
+    def get(self, avatar_id: str, engine: Enrols) -> Avatar:
         """As ``AvatarStore.get``."""
         return self._ask(lambda store: store.get(avatar_id, engine))
 
