@@ -26,6 +26,7 @@ class EngineSpec:
     lookahead_ms: int  # the part of the window after the frame's own instant; whole frames
     frame_size: int = 256  # frames are frame_size x frame_size
     max_batch: int  # most rows of one step
+    thrift_levels: int = 0  # cheaper ways to draw that it knows, a little worse each (StepRow.thrift)
 
     @property
     def hop_samples(self) -> int:
@@ -81,6 +82,7 @@ class StepRow:
     avatar: Avatar
     samples: np.ndarray  # float32 [n * hop_samples] in [-1, 1], n >= 1: new sound since the last step
     # With n > 1 all of it is heard and only the last frame is drawn.
+    thrift: int = 0  # 0 draws as well as it can; up to EngineSpec.thrift_levels: cheaper. Hearing is always whole.
 
 
 class StreamState(abc.ABC):

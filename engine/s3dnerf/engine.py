@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
 from engine.audio.features import FeatureStream, SpeechFeatures
 from engine.compile import BACKENDS, Stage, compile_stage
+from engine.compile.eager import compile_eager
 from engine.compile.openvino import engine_threads
 from engine.errors import AvatarStale, EngineUnavailable
 from engine.motion import idle_motion
@@ -29,6 +30,7 @@ from engine.s3dnerf.stages import Deform, Hear, Paint, Render
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
+THRIFTY_SHARE = 0.5  # of the samples along a ray are left where a row saves; two at least
 AVATAR_VERSION = "1"  # of the arrays below; another one makes stored avatars stale
 
 
@@ -74,10 +76,15 @@ class S3DNerfEngine(Engine):
             window_ms=config.audio.window_samples * 1000 // 16_000,
             lookahead_ms=config.audio.lookahead_ms,
             max_batch=MAX_BATCH,
+            thrift_levels=int(_thrifty_samples(config.samples) < config.samples),
         )
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or None)
+        if self.spec.thrift_levels:
+            thrifty = Render(self._model).eval()
+            thrifty.renderer = self._model.renderer.with_samples(_thrifty_samples(config.samples))
+            self._stages["render_thrifty"] = compile_eager(thrifty)
         self._stage_ms: dict[str, float] = {}
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
@@ -177,7 +184,7 @@ class S3DNerfEngine(Engine):
         begin = self._book("deformation", begin)
         pose = head_turn(face, motion)
         image = shut_eyes(face.image, face.lids, motion.blink)
-        warped, _, seen = self._stages["render"](
+        warped, _, seen = self._stages["render_thrifty" if row.thrift else "render"](
             lattice, face.planes, face.depth, image, face.head, *anchor, pose.rotation, pose.shift
         )
         begin = self._book("render", begin)
@@ -225,3 +232,8 @@ class S3DNerfEngine(Engine):
     def close(self) -> None:
         self._faces.clear()
         self._stages = {}
+
+
+def _thrifty_samples(samples: int) -> int:
+    """Samples along a ray of a row that saves."""
+    return max(2, round(samples * THRIFTY_SHARE))

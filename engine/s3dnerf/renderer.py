@@ -7,6 +7,7 @@ composite the deformed source coordinate: where in the portrait each pixel looks
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ class Renderer(nn.Module):
         super().__init__()
         hidden, self.planes = config.plane_features, config.plane_size
         self.rays, self.samples, self.band = config.rays, config.samples, config.depth_band
+        self.slab = 1.0  # how thick the part of a ray is that a sample stands for, in those of ``config``
         self.extent = config.face_box / CROP_PX
         self.top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.fold = nn.ModuleList(nn.Conv2d(config.plane_channels, hidden, 1, bias=False) for _ in range(4))
@@ -40,6 +42,17 @@ class Renderer(nn.Module):
         self.decoder = nn.Sequential(
             nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 4 + config.features)
         )
+
+    def with_samples(self, samples: int) -> Renderer:
+        """The same renderer, on the same weights, with another number of samples (at least 1) along a ray.
+
+        Each sample stands for a slab of the ray. Fewer and thicker ones cover the same stretch, each the denser for it.
+        """
+        other = copy.copy(self)
+        thicker = self.samples / samples
+        other.samples, other.slab = samples, self.slab * thicker
+        other.band = self.band * thicker * (samples - 1) / (self.samples - 1)
+        return other
 
     def bake(self, pyramid: list[Tensor]) -> Tensor:
         """F_0..F_3 [B, 3C, H_i, W_i] -> planes [B, 3, hidden, S, S] (xy, yz, xz), the first layer folded in."""
@@ -134,7 +147,7 @@ class Renderer(nn.Module):
             points = field.displace(points, lattice, anchor)
         look_up = self.look_up_table if planes.dim() == 2 else self.look_up
         told = self.decoder(look_up(planes, points)).unflatten(1, (self.samples, n * n)).float()
-        density = F.softplus(told[..., 0])  # [B, S, n^2]
+        density = F.softplus(told[..., 0]) * self.slab  # [B, S, n^2]
         behind = torch.exp(-(torch.cumsum(density, 1) - density))
         weight = (behind * (1 - torch.exp(-density)))[..., None]
         opacity = weight.sum(1)
