@@ -1,6 +1,7 @@
 """Measure how fast an engine draws: streams of speech through ``Engine.step``, as the server calls it.
 
-    python -m tools.bench_engine --seconds S --json F [--engine NAME] [--streams N] [--threads T]
+    python -m tools.bench_engine --seconds S --json F [--engine NAME] [--backend NAME] [--streams N] [--threads T]
+                                 [--compare]
 
 Each step gives every stream 40 ms of new sound and takes one frame of each; everything a frame costs is in
 it, the audio features too. Not in it: network, encoding, the visible mark.
@@ -17,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.api import Avatar, Engine, StepRow, StreamOptions
+from engine.api import Avatar, Engine
 from engine.cache import DEFAULT_PORTRAIT
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools.files import read_bytes
-from tools.report import describe_machine, format_table, percentiles, positive_int, positive_seconds, write_json
+from tools.report import describe_machine, format_table, positive_int, positive_seconds, write_json
 from tools.sound_file import read_mono
+from tools.step_timing import StepTiming, take_turns
 
 SAMPLE_SPEECH = DEFAULT_PORTRAIT.with_name("sample_speech.wav")
-WARM_STEPS, LEAST_WARM_STEPS, WARM_S = 20, 3, 5.0  # a slow engine is not warmed up for minutes
 EPILOG = """\
 keys of the JSON file:
   fps            frames of all streams together per second of wall time, over --seconds
@@ -37,9 +38,18 @@ keys of the JSON file:
   enrol_ms       time to make the avatar of the portrait
   load_ms        time to load the engine
   engine, backend, fingerprint, streams, threads, frames, seconds, resident_mb, machine {cpu, cores, ...}
+  and with --compare:
+  reference      our own model without short cuts, in eager PyTorch, measured in the same run: fps, frames, seconds,
+                 step_ms, stages_ms as above (its stage "identity" is what the engine keeps per avatar and the
+                 reference works out anew for every frame), backend, and what, in words, is computed per frame
+  speedup        fps / reference.fps
+  speedup_identity_kept   the same had the reference kept F_agg, depth map, masks and lids per avatar: the medians of
+                 its steps without "identity" against the engine's
+  speedup_rounds the ratio of each pair of rounds: how steady it is
 
 --threads T keeps the process on T processors and tells the engine so; without it the engine takes what it takes
 in the server, which leaves a core to encoding. The first 20 steps (fewer of a slow engine) are not counted.
+With --compare, engine and reference take turns of about a second until each had --seconds.
 Speech is the sample that ships with the engine, each stream at its own place in it.
 """
 
@@ -56,45 +66,38 @@ def limit_threads(threads: int) -> None:
 
 
 def run_steps(engine: Engine, avatar: Avatar, speech: np.ndarray, *, streams: int, seconds: float) -> dict[str, Any]:
-    """Step ``streams`` rows over and over for ``seconds``.
+    """Step ``streams`` rows over and over for ``seconds``: the figures of ``StepTiming``, warmed up."""
+    timing = StepTiming(engine, avatar, speech, streams=streams)
+    timing.warm_up()
+    timing.run(seconds)
+    return timing.figures()
 
-    Args:
-        speech: float32 [n], at least one hop; repeated without end.
 
-    Returns:
-        fps, frames, seconds, step_ms and stages_ms as the epilog of --help says.
+def run_beside_reference(
+    engine: Engine, avatar: Avatar, portrait: bytes, speech: np.ndarray, *, streams: int, seconds: float
+) -> dict[str, Any]:
+    """As ``run_steps``, in turn with the unbaked path on the same portrait and speech.
+
+    Raises:
+        VisavisError: the engine has no unbaked path.
     """
-    hop = engine.spec.hop_samples
-    hops = speech[: len(speech) // hop * hop].reshape(-1, hop)
-    state = engine.init_state(streams)
-    for slot in range(streams):
-        state.reset(slot, StreamOptions(seed=slot))
-    offsets = np.arange(streams) * len(hops) // streams
-    step_ms: list[float] = []
-    stages_ms: dict[str, list[float]] = {}
-    begun_s = end_s = time.perf_counter()
-    step, warm = 0, False
-    while not step_ms or end_s - begun_s < seconds:
-        if not warm and (step >= WARM_STEPS or step >= LEAST_WARM_STEPS and end_s - begun_s > WARM_S):
-            warm, begun_s = True, time.perf_counter()
-        heard = hops[(offsets + step) % len(hops)]
-        rows = [StepRow(slot=slot, avatar=avatar, samples=heard[slot]) for slot in range(streams)]
-        before_s = time.perf_counter()
-        frames = engine.step(rows, state)
-        end_s = time.perf_counter()
-        assert frames.shape[0] == streams
-        if warm:
-            step_ms.append((end_s - before_s) * 1000)
-            for stage, ms in engine.stage_ms.items():
-                stages_ms.setdefault(stage, []).append(ms)
-        step += 1
-    elapsed_s = end_s - begun_s
-    return {
-        "fps": round(len(step_ms) * streams / elapsed_s, 2),
-        "frames": len(step_ms) * streams,
-        "seconds": round(elapsed_s, 3),
-        "step_ms": percentiles(step_ms),
-        "stages_ms": {stage: percentiles(values) for stage, values in stages_ms.items()},
+    if engine.spec.name != "s3dnerf":
+        raise VisavisError(f"--compare: the {engine.spec.name} engine has no unbaked path; only s3dnerf has one")
+    from engine.s3dnerf.unbaked import WHAT, UnbakedEngine  # torch only where it is wanted
+
+    reference = UnbakedEngine()
+    timings = [
+        StepTiming(engine, avatar, speech, streams=streams),
+        StepTiming(reference, reference.enrol(portrait), speech, streams=streams),
+    ]
+    ratios = [given / wanted for given, wanted in take_turns(timings, seconds)]
+    figures, beside = (timing.figures() for timing in timings)
+    kept_ms = beside["step_ms"]["p50"] - beside["stages_ms"]["identity"]["p50"]
+    return figures | {
+        "reference": beside | {"backend": reference.backend, "what": WHAT},
+        "speedup": round(timings[0].fps / timings[1].fps, 3),
+        "speedup_identity_kept": round(kept_ms / figures["step_ms"]["p50"], 3),
+        "speedup_rounds": [round(ratio, 3) for ratio in ratios],
     }
 
 
@@ -106,6 +109,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.threads:
         limit_threads(args.threads)
+    if args.backend:
+        os.environ["VISAVIS_BACKEND"] = args.backend
     portrait = read_bytes(args.portrait, "portrait")
     speech = read_mono(args.audio)
     begun_s = time.perf_counter()
@@ -118,7 +123,10 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     avatar = engine.enrol(portrait)
     enrolled_s = time.perf_counter()
     report: dict[str, Any] = {"engine": engine.spec.name, "backend": engine.backend, "fingerprint": engine.fingerprint}
-    figures = run_steps(engine, avatar, speech, streams=args.streams, seconds=args.seconds)
+    if args.compare:
+        figures = run_beside_reference(engine, avatar, portrait, speech, streams=args.streams, seconds=args.seconds)
+    else:
+        figures = run_steps(engine, avatar, speech, streams=args.streams, seconds=args.seconds)
     report |= {"fps": figures.pop("fps"), "fps_per_stream": None, "frame_ms": None, **figures}
     report["fps_per_stream"] = round(report["fps"] / args.streams, 2)
     report["frame_ms"] = round(1000 / report["fps"], 3)
@@ -135,8 +143,20 @@ def format_report(report: dict[str, Any]) -> str:
         f"{report['engine']} on {report['backend']}, {report['streams']} stream(s), {report['threads']} thread(s), "
         f"{machine['cpu']}\n{report['fps']:.1f} frames/s over {report['seconds']:.1f} s\n"
     )
+    text = head + _format_stages(report)
+    if "reference" in report:
+        reference = report["reference"]
+        text += (
+            f"\n\nbeside it, {reference['what']}:\n{reference['fps']:.1f} frames/s; {report['speedup']:.2f} times as "
+            f"fast is the engine ({report['speedup_identity_kept']:.2f} had the reference kept what is the avatar's)\n"
+            + _format_stages(reference)
+        )
+    return text
+
+
+def _format_stages(report: dict[str, Any]) -> str:
     stages = {"whole step": report["step_ms"], **report["stages_ms"]}
-    return head + format_table(["ms", "p50", "p95", "p99"], [[name, *p.values()] for name, p in stages.items()])
+    return format_table(["ms", "p50", "p95", "p99"], [[name, *p.values()] for name, p in stages.items()])
 
 
 def _count_threads() -> int:
@@ -152,6 +172,14 @@ def _resident_mb() -> float:
     return round(psutil.Process().memory_info().rss / 2**20, 1)
 
 
+def _backend(name: str) -> str:
+    from engine.compile import BACKENDS  # torch only where it is wanted
+
+    if name not in BACKENDS:
+        raise argparse.ArgumentTypeError(f"no backend is called {name!r}; choose one of {', '.join(BACKENDS)}")
+    return name
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tools.bench_engine",
@@ -162,8 +190,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive_seconds, required=True, metavar="S", help="how long to measure")
     parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
+    parser.add_argument("--backend", type=_backend, metavar="NAME", help="what computes (default: as the server)")
     parser.add_argument("--streams", type=positive_int, default=1, metavar="N", help="streams per step (default: 1)")
     parser.add_argument("--threads", type=positive_int, metavar="T", help="processors to use (default: as the server)")
+    parser.add_argument("--compare", action="store_true", help="measure our own eager, unbaked path in the same run")
     parser.add_argument(
         "--portrait", type=Path, default=DEFAULT_PORTRAIT, metavar="F", help="default: the built-in one"
     )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.api import StepRow, StreamState
 from engine.fake import FakeEngine
-from tools import bench_engine
+from tools import bench_engine, step_timing
 
 
 class StagedEngine(FakeEngine):
@@ -40,10 +40,10 @@ def test_steps_are_counted_after_the_warm_up_with_the_engines_own_stages(portrai
     avatar = engine.enrol(portrait.read_bytes())
     speech = np.arange(10 * 640, dtype=np.float32) / 1e5
     figures = bench_engine.run_steps(engine, avatar, speech, streams=2, seconds=0.2)
-    steps = len(engine.heard) - bench_engine.WARM_STEPS
+    steps = len(engine.heard) - step_timing.WARM_STEPS
     assert steps > 0 and figures["frames"] == 2 * steps
     assert figures["fps"] == pytest.approx(figures["frames"] / figures["seconds"], rel=0.01)
-    assert figures["stages_ms"]["render"]["p50"] == pytest.approx(bench_engine.WARM_STEPS + (steps + 1) / 2)
+    assert figures["stages_ms"]["render"]["p50"] == pytest.approx(step_timing.WARM_STEPS + (steps + 1) / 2)
     assert figures["step_ms"]["p50"] <= figures["step_ms"]["p99"]
     first, second = engine.heard[0]
     assert first[0] == 0 and second[0] == speech[5 * 640]  # each stream at its own place
@@ -61,12 +61,60 @@ def test_the_report_holds_the_promised_keys(tmp_path, portrait, capsys):
     assert "whole step" in capsys.readouterr().out
 
 
+def test_rounds_alternate_and_add_up(portrait):
+    order: list[str] = []
+
+    class Named(FakeEngine):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            order.append(self.name)
+            return super().step(rows, state)
+
+    engines = [Named("a"), Named("b")]
+    speech = np.zeros(6400, np.float32)
+    timings = [step_timing.StepTiming(e, e.enrol(portrait.read_bytes()), speech, streams=1) for e in engines]
+    rates = step_timing.take_turns(timings, 0.2)
+    turns = [name for name, before in zip(order, ["", *order[:-1]], strict=True) if name != before]
+    assert turns == ["a", "b"] * 3  # the warm-up, then two rounds
+    assert len(rates) == 2 and all(rate > 0 for pair in rates for rate in pair)
+    counted = sum(timing.figures()["frames"] for timing in timings)
+    assert counted == len(order) - 2 * step_timing.WARM_STEPS - 2 * 2  # nor the first of a round
+
+
+def test_the_comparison_is_with_the_unbaked_path_in_the_same_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VISAVIS_BACKEND", "")  # given back at the end: --backend sets it
+    out = tmp_path / "f.json"
+    arguments = ["--seconds", "1", "--json", str(out), "--compare", "--backend", "eager"]
+    assert bench_engine.main(arguments) == 0, capsys.readouterr().err
+    report = json.loads(out.read_text())
+    assert report["backend"] == report["reference"]["backend"] == "eager"
+    assert report["speedup"] == pytest.approx(report["fps"] / report["reference"]["fps"], rel=0.01)
+    assert len(report["speedup_rounds"]) >= 2
+    assert "identity" in report["reference"]["stages_ms"] and "identity" not in report["stages_ms"]
+    assert 0 < report["speedup_identity_kept"]
+    assert "slot attention" in report["reference"]["what"]
+    assert "times as fast" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--streams", "999"], "at most 16"), (["--portrait", "absent.png"], "cannot read the portrait 'absent.png'")],
+    [
+        (["--streams", "999"], "at most 16"),
+        (["--portrait", "absent.png"], "cannot read the portrait 'absent.png'"),
+        (["--compare"], "the fake engine has no unbaked path"),
+    ],
 )
 def test_what_cannot_be_benched_is_said(tmp_path, portrait, capsys, arguments, says):
     out = tmp_path / "f.json"
     base = ["--seconds", "0.1", "--json", str(out), "--engine", "fake", "--portrait", str(portrait)]
     assert bench_engine.main([*base, *arguments]) == 2
     assert says in capsys.readouterr().err and not out.exists()
+
+
+def test_a_backend_that_does_not_exist_is_told(capsys):
+    with pytest.raises(SystemExit):
+        bench_engine.main(["--seconds", "1", "--json", "f.json", "--backend", "no_such"])
+    assert "no backend is called 'no_such'; choose one of" in capsys.readouterr().err
