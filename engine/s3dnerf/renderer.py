@@ -118,17 +118,17 @@ class Renderer(nn.Module):
 
     def ray_points(self, depth: Tensor, pose: Pose) -> Tensor:
         """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target."""
-        batch, n = len(depth), self.rays
-        centre = depth.new_tensor([[0.0, self.top]]).expand(batch, -1)
-        xy = box_grid(centre, self.extent, n)  # [B, n, n, 2]
+        n = self.rays
+        # Sizes are spelled so that exporters keep the batch open (no len()), and TensorRT for RTX builds it.
+        xy = box_grid(depth.new_tensor([[0.0, self.top]]), self.extent, n).expand(depth.shape[0], -1, -1, -1)
         z = F.grid_sample(depth, xy, align_corners=False, padding_mode="border")[:, 0]
         # one fixed-point step: the depth of the place that this ray meets in the source
-        met = pose.to_source(torch.cat([xy, z[..., None]], -1).reshape(batch, -1, 3))
+        met = pose.to_source(torch.cat([xy, z[..., None]], -1).flatten(1, 2))
         z_met = F.grid_sample(depth, met[:, None, :, :2], align_corners=False, padding_mode="border")[:, 0, 0]
-        z = z + ((z_met - met[..., 2]) / pose.rotation[:, 2, 2, None]).reshape(batch, n, n)
+        z = z + ((z_met - met[..., 2]) / pose.rotation[:, 2, 2, None]).unflatten(1, (n, n))
         steps = torch.linspace(-self.band, self.band, self.samples, device=depth.device)
         z = z[:, None] + steps[:, None, None]
-        return torch.cat([xy[:, None].expand(-1, self.samples, -1, -1, -1), z[..., None]], -1).reshape(batch, -1, 3)
+        return torch.cat([xy[:, None].expand(-1, self.samples, -1, -1, -1), z[..., None]], -1).flatten(1, 3)
 
     def forward(
         self, planes: Tensor, depth: Tensor, pose: Pose, field: DeformationField, lattice: Tensor, anchor: Anchor

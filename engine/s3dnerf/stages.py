@@ -102,7 +102,7 @@ class Render(nn.Module):
             the warped portrait [1, 3, 256, 256]; where each pixel looks [1, 2, 256, 256]; and colour,
             features, opacity and flow of the face box in one [1, 3 + F + 1 + 2, n, n].
         """
-        pose = Pose(rotation, shift)
+        pose = self._pose(rotation, shift)
         coarse = self.renderer(planes, depth, pose, self.field, lattice, Anchor(mouth, unit))
         face = F.interpolate(coarse.flow, size=(self.size, self.size), mode="bilinear")
         plain = self._plain_head(depth, pose)
@@ -112,13 +112,16 @@ class Render(nn.Module):
         warped = F.grid_sample(image, flow.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
         return warped, flow, torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
 
+    def _pose(self, rotation: Tensor, shift: Tensor) -> Pose:
+        return Pose(rotation, shift)
+
     def _plain_head(self, depth: Tensor, pose: Pose) -> Tensor:
-        """Flow of the undeformed head: [1, 2, 256, 256]."""
-        axis = pixel_centres(RIGID_POINTS)
+        """Flow of the undeformed head: [B, 2, 256, 256]."""
+        axis = pixel_centres(RIGID_POINTS, depth.device)
         xy = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(1, -1, 2)
-        z = F.interpolate(depth, size=(RIGID_POINTS, RIGID_POINTS), mode="bilinear").reshape(1, -1, 1)
-        moved = pose.to_source(torch.cat([xy, z], -1))[..., :2]
-        moved = moved.transpose(1, 2).reshape(1, 2, RIGID_POINTS, RIGID_POINTS)
+        z = F.interpolate(depth, size=(RIGID_POINTS, RIGID_POINTS), mode="bilinear").flatten(2).transpose(1, 2)
+        moved = pose.to_source(torch.cat([xy.expand(z.shape[0], -1, -1), z], -1))[..., :2]
+        moved = moved.transpose(1, 2).unflatten(2, (RIGID_POINTS, RIGID_POINTS))
         return F.interpolate(moved, size=(CROP_PX, CROP_PX), mode="bilinear")
 
 

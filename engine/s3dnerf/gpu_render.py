@@ -1,0 +1,49 @@
+"""The render stage as a GPU wants it: the same arguments, the same picture, other operations."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from engine.s3dnerf.geometry import Pose
+from engine.s3dnerf.stages import Render
+
+
+class SummedPose(Pose):
+    """Turns points by products and sums of single numbers.
+
+    A GPU may round the factors of a matrix product to 11 bits (TF32, half precision). For coordinates that
+    is an eighth of a pixel, which would be seen as a quiver.
+    """
+
+    def to_source(self, points: Tensor) -> Tensor:
+        return (points[:, :, None] * self.rotation[:, None]).sum(-1) + self.shift[:, None]
+
+
+class GpuRender(Render):
+    """``Render`` for backends that compute on a GPU.
+
+    A CPU gathers the corners of a look-up as rows of a table. A GPU has samplers, and exported to ONNX the
+    gathering becomes a loop over points, so the table is laid out as maps again, which costs next to nothing
+    there. Takes B frames at once: the tables one behind the other as ``planes`` [B * 3 * S * S, hidden], all
+    else [B, ...].
+    """
+
+    def forward(
+        self,
+        lattice: Tensor,
+        planes: Tensor,
+        depth: Tensor,
+        image: Tensor,
+        head: Tensor,
+        mouth: Tensor,
+        unit: Tensor,
+        rotation: Tensor,
+        shift: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``Render.forward``."""
+        size = self.renderer.planes
+        maps = planes.unflatten(0, (-1, 3, size, size)).permute(0, 1, 4, 2, 3)
+        return super().forward(lattice, maps, depth, image, head, mouth, unit, rotation, shift)
+
+    def _pose(self, rotation: Tensor, shift: Tensor) -> Pose:
+        return SummedPose(rotation, shift)
