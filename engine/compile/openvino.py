@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import os
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.compile import Stage
+from engine.compile.cache import cache_folder, code_digest, drop_stale, mark_used
 from engine.errors import EngineUnavailable
 
 
@@ -24,13 +23,13 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
 
     Args:
         name, stage, example: as ``engine.compile.compile_stage``.
-        key: of the weights; exports of other weights, or of other code of ours, are not read.
+        key: of the weights; exports of other weights, or of other code of ours, are not read, and go with time.
 
     Raises:
         EngineUnavailable: OpenVINO is missing or cannot compile the stage here.
     """
     ov = _import_openvino()
-    version = f"{ov.get_version()}-{torch.__version__}-{_code_digest()}".replace("/", "_")
+    version = f"{ov.get_version()}-{torch.__version__}-{code_digest()}".replace("/", "_")
     path = cache_folder() / f"{name}-{key}-{version}.xml"
     try:
         core = ov.Core()
@@ -44,6 +43,7 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
             with torch.no_grad():
                 program = ov.convert_model(torch.export.export(stage, tuple(example)))
             _write(program, path)
+            drop_stale(path, name, (".bin",))
         compiled = core.compile_model(program, "CPU", options)
     except Exception as error:  # OpenVINO and torch.export raise errors of many kinds
         raise EngineUnavailable(f"OpenVINO cannot compile the {name} stage: {error}") from error
@@ -80,29 +80,16 @@ def engine_threads() -> int:
     return max(1, int(asked)) if asked.isdigit() else max(1, (os.cpu_count() or 2) - 1)
 
 
-def cache_folder() -> Path:
-    """Where exports are kept: ``VISAVIS_CACHE``, or ``visavis`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("VISAVIS_CACHE") or Path(home) / "visavis")
-
-
-@functools.cache
-def _code_digest() -> str:
-    """Of the source that exports are made from: after an upgrade, an export of the code before is not read."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def _read(core: Any, path: Path) -> Any:
     """The kept export, or None where there is none or it is damaged."""
     if not path.exists():
         return None
     try:
-        return core.read_model(path)
+        program = core.read_model(path)
     except RuntimeError:
         return None
+    mark_used(path)
+    return program
 
 
 def _write(program: Any, path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from engine.compile import compile_stage, openvino
-from engine.compile.openvino import cache_folder, engine_threads
+from engine.compile.cache import KEPT_FILES, cache_folder
+from engine.compile.openvino import engine_threads
 
 torch.set_num_threads(1)
 
@@ -44,9 +45,19 @@ def test_gives_what_eager_gives_and_keeps_the_export():
 def test_an_export_of_other_code_is_not_read(monkeypatch):
     stage = Two().eval()
     check(stage)
-    monkeypatch.setattr(openvino, "_code_digest", lambda: "upgraded")
+    monkeypatch.setattr(openvino, "code_digest", lambda: "0" * 12)
     check(stage)
     assert len(list(cache_folder().glob("two-k-*.xml"))) == 2
+
+
+def test_upgrades_do_not_pile_up(monkeypatch):
+    stage = Two().eval()
+    for version in range(KEPT_FILES + 2):
+        monkeypatch.setattr(openvino, "code_digest", lambda v=version: f"{v:012x}")
+        check(stage)
+    kept = sorted(path.name for path in cache_folder().iterdir())
+    assert len(kept) == 2 * KEPT_FILES  # .xml and .bin
+    assert kept[-1].endswith(f"{KEPT_FILES + 1:012x}.xml")
 
 
 def test_a_damaged_export_is_made_again():
