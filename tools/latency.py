@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,16 @@ import numpy as np
 from tools import bursts
 from tools.bursts import BurstSound, Trace
 from tools.report import percentiles
+from tools.stage_budget import (
+    HOP,
+    HOP_MS,
+    ServerTimes,
+    average_stages,
+    follow_frame,
+    hear_hop,
+    match_packets,
+    match_ticks,
+)
 
 BEFORE_S, AFTER_S = 0.15, 1.05  # of what is looked at around a burst's onset; the next comes after 1.2 s
 SHOWN_AFTER_S = 0.05  # nothing can show a burst sooner than this after its onset
@@ -29,6 +39,10 @@ class Recording:
     loudness: Trace  # of the sound, as if played on arrival
     stats: list[dict[str, Any]]  # the server's, each with "at_s", when it came
     lookahead_ms: float
+    peer: str = "aiortc"
+    counts_samples: bool = True  # sample i was heard at started_s + i / 48000 exactly, in packets of 20 ms
+    packets_sent: int = 0  # of the microphone
+    sound_arrived_s: np.ndarray = field(default_factory=lambda: np.zeros(0))  # each packet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +53,7 @@ class BurstFigures:
     mouth_to_pixel_ms: float | None
     picture_age_ms: float | None  # on arrival, before decoding
     sound_age_ms: float | None
+    frame: int | None = None  # index of the received frame that was the first to show it
 
     @property
     def skew_ms(self) -> float | None:
@@ -79,6 +94,7 @@ def measure_bursts(recording: Recording, expected: list[Trace]) -> list[BurstFig
                 mouth_to_pixel_ms=(first_s - at_s) * 1000 if found and first_s is not None else None,
                 picture_age_ms=picture.delay_s * 1000 if picture is not None and found else None,
                 sound_age_ms=sound.delay_s * 1000 if sound is not None else None,
+                frame=int(np.flatnonzero(recording.shown_s == first_s)[0]) if found else None,
             )
         )
     return figures
@@ -106,15 +122,54 @@ def split_budget(
     return {stage: round(ms, 2) for stage, ms in budget.items()}
 
 
+def follow_bursts(recording: Recording, figures: list[BurstFigures], server: ServerTimes) -> list[dict[str, float]]:
+    """The stages of each burst's first moving frame, where the server's trace has them all."""
+    arrived_s, started_s = recording.mouth.times_s, recording.started_s
+    ticks = match_ticks(arrived_s, recording.frame_ticks, server.ticks)
+    skipped = match_packets(server.packets, started_s) if recording.counts_samples else None
+    if ticks is None:
+        return []
+    followed = []
+    for figure in figures:
+        tick = server.ticks.get(int(ticks[figure.frame])) if figure.frame is not None else None
+        if tick is None or tick.frame not in server.frames:
+            continue
+        hop_end = (tick.frame + round(recording.lookahead_ms / HOP_MS)) * HOP
+        heard = None if skipped is None else hear_hop(server, skipped, started_s, hop_end)
+        if heard is None and recording.counts_samples:
+            continue
+        followed.append(
+            follow_frame(
+                tick,
+                server.frames[tick.frame],
+                onset_s=started_s + figure.at_s,
+                arrived_s=float(arrived_s[figure.frame]),
+                shown_s=float(recording.shown_s[figure.frame]),
+                lookahead_ms=recording.lookahead_ms,
+                heard=heard,
+            )
+        )
+    return followed
+
+
 def count_gaps(frame_ticks: np.ndarray) -> int:
     """Frame times for which nothing arrived."""
     steps = np.diff(frame_ticks) / FRAME_TICKS
     return int(np.maximum(np.round(steps) - 1, 0).sum())
 
 
-def make_report(recording: Recording, expected: list[Trace]) -> dict[str, Any]:
-    """All figures of a run, by the names of the epilog."""
-    figures = measure_bursts(recording, expected)
+def make_report(
+    recording: Recording, figures: list[BurstFigures], expected: list[Trace], server: ServerTimes
+) -> dict[str, Any]:
+    """All figures of a run, by the names of the epilog.
+
+    Args:
+        figures: of its bursts, as ``measure_bursts`` finds them.
+        expected: as there.
+        server: what the server wrote meanwhile.
+    """
+    followed = follow_bursts(recording, figures, server)
+    stages = average_stages(followed)
     decode_ms = float(np.median(recording.shown_s - recording.mouth.times_s)) * 1000
     stats = [s for s in recording.stats if s["at_s"] > recording.started_s + bursts.FIRST_S]
     skews = [f.skew_ms for f in figures if f.skew_ms is not None]
@@ -132,6 +187,10 @@ def make_report(recording: Recording, expected: list[Trace]) -> dict[str, Any]:
         **counts,
         "gaps": count_gaps(recording.frame_ticks),
         "budget_ms": split_budget(figures, decode_ms=decode_ms, lookahead_ms=recording.lookahead_ms, stats=stats),
+        "stage_budget_ms": stages or None,
+        "stage_budget_sum_ms": round(sum(stages.values()), 2) if stages else None,
+        "stage_budget_bursts": len(followed),
+        "peer": recording.peer,
         "bursts": len(figures),
         "bursts_found": len(total),
         "seconds": round(seconds, 1),

@@ -26,9 +26,9 @@ def draw_report(path: Path, report: dict[str, Any], recording: Recording) -> Non
         FileError: it cannot be written there.
     """
     figure, (line, histogram, run) = plt.subplots(
-        3, 1, figsize=(10, 10), height_ratios=[1, 1.4, 1.4], dpi=110, layout="constrained"
+        3, 1, figsize=(10, 11), height_ratios=[1, 1.4, 1.4], dpi=110, layout="constrained"
     )
-    _draw_budget(line, report["budget_ms"] or {})
+    _draw_budget(line, report)
     _draw_histogram(histogram, report)
     _draw_run(run, recording)
     figure.suptitle(f"Mouth to pixel, {report['engine']} engine, {report['machine']['cpu']}", fontsize=11)
@@ -38,16 +38,22 @@ def draw_report(path: Path, report: dict[str, Any], recording: Recording) -> Non
     plt.close(figure)
 
 
-def _draw_budget(axes: Axes, budget: dict[str, float]) -> None:
+def _draw_budget(axes: Axes, report: dict[str, Any]) -> None:
+    """The way of the frames that were followed, else what the median splits into."""
+    followed = report["stage_budget_ms"]
+    budget: dict[str, float] = followed or report["budget_ms"] or {}
     at = 0.0
+    colours = plt.get_cmap("tab20")
     for index, (stage, ms) in enumerate(budget.items()):
-        axes.barh(0, ms, left=at, color=f"C{index}", label=f"{stage} {ms:.1f}", alpha=0.9 if ms >= 0 else 0.4)
+        axes.barh(0, ms, left=at, color=colours(index % 20), label=f"{stage} {ms:.1f}", alpha=0.9 if ms >= 0 else 0.4)
         at += ms
-    axes.set_title("where the median goes", fontsize=9)
+    axes.set_title(
+        f"mean way of {report['stage_budget_bursts']} frames" if followed else "where the median goes", fontsize=9
+    )
     axes.set_yticks([])
     axes.set_xlabel("ms")
     if budget:
-        axes.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.4), frameon=False)
+        axes.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.4), frameon=False)
 
 
 def _draw_histogram(axes: Axes, report: dict[str, Any]) -> None:

@@ -51,6 +51,11 @@ class Microphone(MediaStreamTrack):
         self._packet = 0
         self.started_s: float | None = None
 
+    @property
+    def packets(self) -> int:
+        """How many were asked for."""
+        return self._packet
+
     async def recv(self) -> av.AudioFrame:
         if self.readyState != "live":
             raise MediaStreamError

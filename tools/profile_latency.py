@@ -1,6 +1,6 @@
 """Measure mouth-to-pixel delay and the offset of sound and picture, through a real server.
 
-    python -m tools.profile_latency --seconds S --json F [--plot F.png] [--engine NAME]
+    python -m tools.profile_latency --seconds S --json F [--plot F.png] [--trace F.json] [--engine NAME] [--browser]
 
 The server runs in a process of its own on this machine's loopback address; a real WebRTC peer in this one
 speaks bursts of speech into it and finds them again in the mouth and in the sound that come back.
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,27 @@ import numpy as np
 from engine.cache import DEFAULT_PORTRAIT
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
+from engine.trace import read_trace
 from tools import bursts
 from tools.bench_engine import SAMPLE_SPEECH
 from tools.bursts import BurstSound, Trace
 from tools.expected_mouth import draw_expected
 from tools.files import read_bytes
-from tools.latency import Recording, make_report
+from tools.latency import BurstFigures, Recording, make_report, measure_bursts
 from tools.peer import Microphone, Peer
+from tools.perfetto import write_perfetto
 from tools.report import describe_machine, format_table, positive_seconds, write_json
 from tools.server_process import ServerProcess, ServerTrouble, read_stages_ms
 from tools.sound_file import read_mono
+from tools.stage_budget import read_server_times
 
 EPILOG = """\
 What is measured, and how. One clock: time.monotonic() of this process. Sound: about one burst every 1.2 s, 0.4 s
 of loud speech with silence around, at irregular places between two frames. Sample i of the microphone is heard
 at its start + i / 48000 s; a packet is sent when its 20 ms are full, as a browser does. Pose locked.
+The server writes its spans by time.monotonic() too, which is one clock for all processes of a machine; its frames
+and samples are matched with the peer's by count, as no packet can arrive before it was sent.
+--trace F.json writes server and peer on one time line; open it in ui.perfetto.dev or chrome://tracing.
 The mouth is the middle of the frame's lower half; its motion is its mean grey difference to rest.
 
 keys of the JSON file:
@@ -64,8 +72,25 @@ keys of the JSON file:
                        decode         from the last packet to the decoded frame in hand
                        wait_and_rise  from the picture's age to mouth_to_pixel: the event falls between frames,
                                       and the mouth moves earlier or later than the sound (may be negative)
+  stage_budget_ms    the frames that were the first to show a burst, followed one by one through the server's own trace;
+                     means over them, which add up to stage_budget_sum_ms, the mean of their mouth-to-pixel:
+                       rise           from the burst's onset to the instant that this frame stands for: the onset
+                                      falls between frames, and the mouth moves earlier or later than the sound
+                       lookahead      sound after that instant which the engine waits for (the rest of its window is
+                                      past already and costs no time)
+                       packet_filling until the packet with the last of it is full
+                       way_up         Opus, network and jitter, decoding, until the engine's hop is complete
+                       queue          until the engine takes it
+                       features, deformation, render, super_resolution   the engine's own stages, where it has them
+                       engine_rest    rest of the step, the visible mark, handing the frame over
+                       wait_for_tick  the frame lies ready until the media clock says that it is due
+                       encode         VP8 encoding and handing the packets to the socket
+                       way_down       network, until the last packet has come
+                       decode         until the decoded frame is in hand
+  stage_budget_bursts   how many could be followed; the others' frames were late or their trace is not whole
   engine_stages_ms   median of each part of a step, from the server's /metrics
   each_burst         a list of {at_s, mouth_to_pixel_ms, picture_age_ms, sound_age_ms, skew_ms}; ages on arrival
+  peer               aiortc, or chromium with --browser
   bursts, bursts_found, seconds, engine, start_s (server start to ready), server_cpu_share (of one core), machine
 
 exit status: 0; 1 when not a single burst was found; 2 when it could not be measured.
@@ -99,10 +124,22 @@ async def record(url: str, sound: BurstSound) -> Recording:
         loudness=peer.loudness,
         stats=peer.stats,
         lookahead_ms=peer.lookahead_ms,
+        packets_sent=microphone.packets,
+        sound_arrived_s=np.array(list(peer.taps["audio"].arrived_s.values())),
     )
 
 
-def profile(engine_name: str, seconds: float) -> tuple[dict[str, Any], Recording]:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One measurement: its figures and what they were made of."""
+
+    report: dict[str, Any]
+    recording: Recording
+    figures: list[BurstFigures]
+    spans: list[dict[str, Any]]  # of the server
+
+
+def profile(engine_name: str, seconds: float) -> Run:
     """The whole measurement.
 
     Raises:
@@ -113,18 +150,23 @@ def profile(engine_name: str, seconds: float) -> tuple[dict[str, Any], Recording
     expected = draw_expected(engine, engine.enrol(read_bytes(DEFAULT_PORTRAIT, "default portrait")), cuts)
     engine.close()  # before the server loads its own
     sound = bursts.place_bursts(cuts, seconds)
-    with ServerProcess(engine_name, max_sessions=1) as server:
-        used_s, begun_s = server.cpu_s, time.monotonic()
-        recording = asyncio.run(record(server.url, sound))
-        share = (server.cpu_s - used_s) / (time.monotonic() - begun_s)
-        about = {
-            "engine": engine_name,
-            "engine_stages_ms": read_stages_ms(server.url),
-            "start_s": round(server.start_s, 2),
-            "server_cpu_share": round(share, 3),
-            "machine": describe_machine(),
-        }
-    return make_report(recording, expected) | about, recording
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "server.jsonl"
+        with ServerProcess(engine_name, max_sessions=1, trace=trace) as server:
+            used_s, begun_s = server.cpu_s, time.monotonic()
+            recording = asyncio.run(record(server.url, sound))
+            share = (server.cpu_s - used_s) / (time.monotonic() - begun_s)
+            about = {
+                "engine": engine_name,
+                "engine_stages_ms": read_stages_ms(server.url),
+                "start_s": round(server.start_s, 2),
+                "server_cpu_share": round(share, 3),
+                "machine": describe_machine(),
+            }
+        spans = read_trace(trace)
+    figures = measure_bursts(recording, expected)
+    report = make_report(recording, figures, expected, read_server_times(spans)) | about
+    return Run(report=report, recording=recording, figures=figures, spans=spans)
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -141,6 +183,9 @@ def format_report(report: dict[str, Any]) -> str:
         budget = report["budget_ms"]
         total = ("mouth to pixel, p50", round(sum(budget.values()), 2))
         text += "\n\n" + format_table(["stage", "ms"], [*budget.items(), total])
+    if report["stage_budget_ms"]:
+        stages = [*report["stage_budget_ms"].items(), ("sum", report["stage_budget_sum_ms"])]
+        text += "\n\n" + format_table([f"followed, mean of {report['stage_budget_bursts']}", "ms"], stages)
     if report["engine_stages_ms"]:
         text += "\n\n" + format_table(["in the server, p50", "ms"], report["engine_stages_ms"].items())
     return text
@@ -156,6 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive_seconds, required=True, metavar="S", help="about how long to speak")
     parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
     parser.add_argument("--plot", type=Path, metavar="F.png", help="draw stages, histogram and the run")
+    parser.add_argument("--trace", type=Path, metavar="F.json", help="write server and peer for ui.perfetto.dev")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
     return parser
 
@@ -163,17 +209,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        report, recording = profile(args.engine, args.seconds)
-        write_json(args.json, report)
+        run = profile(args.engine, args.seconds)
+        write_json(args.json, run.report)
+        if args.trace:
+            write_perfetto(args.trace, run.spans, run.recording, run.figures)
         if args.plot:
             from tools.latency_plot import draw_report  # matplotlib only where it is wanted
 
-            draw_report(args.plot, report, recording)
+            draw_report(args.plot, run.report, run.recording)
     except (VisavisError, ValueError) as error:
         print(f"profile_latency: {error}", file=sys.stderr)
         return 2
-    print(format_report(report))
-    return 0 if report["bursts_found"] else 1
+    print(format_report(run.report))
+    return 0 if run.report["bursts_found"] else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,20 +49,36 @@ class ServerProcess:
     Args:
         engine: name of the engine.
         max_sessions: most sessions it takes; None leaves it to the server.
+        trace: where it writes every stage's times; whole once it has stopped.
+        environment: variables that it has beside ours.
 
     Raises:
         ServerTrouble: it ended or did not get ready within START_TIMEOUT_S; says what it wrote last.
     """
 
-    def __init__(self, engine: str, *, max_sessions: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        *,
+        max_sessions: int | None = None,
+        trace: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # not a pipe: nobody would read it
         command = [sys.executable, "-m", "server.main", "--host", "127.0.0.1", "--port", "0", "--engine", engine]
         if max_sessions is not None:
             command += ["--max-sessions", str(max_sessions)]
-        environment = {k: v for k, v in os.environ.items() if k != "VISAVIS_API_KEY"}
+        if trace is not None:
+            command += ["--trace", str(trace)]
+        inherited = {k: v for k, v in os.environ.items() if k != "VISAVIS_API_KEY"}
         begun_s = time.monotonic()
         self._process = subprocess.Popen(
-            command, cwd=_ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            command,
+            cwd=_ROOT,
+            env={**inherited, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
         )
         try:
             self.url = self._wait_for_url(begun_s + START_TIMEOUT_S)

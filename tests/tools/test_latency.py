@@ -1,11 +1,14 @@
 """Latency figures of a made-up run whose delays are known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tools import bursts, latency
 from tools.bursts import Trace
 from tools.latency import Recording
+from tools.stage_budget import read_server_times
 
 STARTED_S = 1000.0
 EXPECTED = Trace(np.array([-0.02, 0.0, 0.4, 0.42]), np.array([0.0, 10.0, 10.0, 0.0]))
@@ -44,8 +47,13 @@ def make_recording(*, picture_s: float, sound_s: float, decode_s: float = 0.002,
     )
 
 
+def report_of(recording: Recording) -> dict[str, Any]:
+    figures = latency.measure_bursts(recording, [EXPECTED])
+    return latency.make_report(recording, figures, [EXPECTED], read_server_times([]))
+
+
 def test_known_delays_are_measured():
-    report = latency.make_report(make_recording(picture_s=0.185, sound_s=0.177), [EXPECTED])
+    report = report_of(make_recording(picture_s=0.185, sound_s=0.177))
     assert report["bursts"] == report["bursts_found"] == 14
     assert report["sound_age_ms"]["p50"] == pytest.approx(177, abs=1)
     for p in ("p50", "p95", "p99"):  # a sharp edge seen every 40 ms is known to some ms only
@@ -59,13 +67,13 @@ def test_known_delays_are_measured():
 
 
 def test_a_picture_before_its_sound_has_a_negative_skew():
-    report = latency.make_report(make_recording(picture_s=0.150, sound_s=0.190), [EXPECTED])
+    report = report_of(make_recording(picture_s=0.150, sound_s=0.190))
     assert report["av_skew_ms"]["signed_p50"] == pytest.approx(-40, abs=6)
     assert report["av_skew_ms"]["p50"] == pytest.approx(40, abs=6)
 
 
 def test_the_budget_adds_up_to_the_median():
-    report = latency.make_report(make_recording(picture_s=0.185, sound_s=0.177), [EXPECTED])
+    report = report_of(make_recording(picture_s=0.185, sound_s=0.177))
     budget = report["budget_ms"]
     assert sum(budget.values()) == pytest.approx(report["mouth_to_pixel_ms"]["p50"], abs=0.1)
     assert budget["lookahead"] == 120 and budget["engine"] == 9 and budget["margin_wait"] == 31
@@ -75,8 +83,8 @@ def test_the_budget_adds_up_to_the_median():
 def test_a_mouth_that_never_moves_is_not_found():
     recording = make_recording(picture_s=0.185, sound_s=0.177)
     still = Trace(recording.mouth.times_s, np.zeros(len(recording.mouth.values)))
-    report = latency.make_report(Recording(**{**vars(recording), "mouth": still}), [EXPECTED])
-    assert report["bursts_found"] == 0 and report["budget_ms"] is None
+    report = report_of(Recording(**{**vars(recording), "mouth": still}))
+    assert report["bursts_found"] == 0 and report["budget_ms"] is report["stage_budget_ms"] is None
     assert report["mouth_to_pixel_ms"] == {"p50": None, "p95": None, "p99": None}
     assert report["sound_age_ms"]["p50"] == pytest.approx(177, abs=1)
 

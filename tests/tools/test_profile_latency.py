@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tools import profile_latency
@@ -10,7 +11,8 @@ from tools.server_process import ServerProcess, ServerTrouble, request_json
 
 def test_the_fake_engines_run_is_measured_whole(tmp_path, capsys):
     out, plot = tmp_path / "f.json", tmp_path / "new" / "f.png"
-    arguments = ["--seconds", "8", "--json", str(out), "--plot", str(plot), "--engine", "fake"]
+    trace = tmp_path / "f.trace.json"
+    arguments = ["--seconds", "8", "--json", str(out), "--plot", str(plot), "--trace", str(trace), "--engine", "fake"]
     assert profile_latency.main(arguments) == 0, capsys.readouterr().err
     report = json.loads(out.read_text())
     assert report["bursts"] == 4 and report["bursts_found"] >= 3  # a busy machine may lose one
@@ -25,6 +27,31 @@ def test_the_fake_engines_run_is_measured_whole(tmp_path, capsys):
     assert "step" in report["engine_stages_ms"] and report["start_s"] > 0
     assert plot.read_bytes()[:4] == b"\x89PNG"
     assert "mouth to pixel, p50" in capsys.readouterr().out
+    check_stages(report)
+    check_trace(json.loads(trace.read_text())["traceEvents"])
+
+
+def check_stages(report) -> None:
+    stages = report["stage_budget_ms"]
+    assert report["stage_budget_bursts"] >= 3 and report["peer"] == "aiortc"
+    assert sum(stages.values()) == pytest.approx(report["stage_budget_sum_ms"], abs=0.1)
+    assert report["stage_budget_sum_ms"] == pytest.approx(
+        np.mean([b["mouth_to_pixel_ms"] for b in report["each_burst"] if b["mouth_to_pixel_ms"]]), abs=0.1
+    )
+    assert stages["lookahead"] == 120
+    # By the clocks of two processes, no stage ends before it begins; a burst's onset may lie after its frame's instant.
+    assert all(ms >= 0 for stage, ms in stages.items() if stage != "rise"), stages
+
+
+def check_trace(events) -> None:
+    """The server's own spans lie among the peer's, in the order of cause and effect."""
+    by_name: dict[str, list[float]] = {}
+    for event in events:
+        if event["ph"] in ("X", "i", "b"):
+            by_name.setdefault(event["name"].partition(" ")[0], []).append(event["ts"])
+    assert {"packet", "step", "hop_to_frame", "wait_for_tick", "encode", "frame", "burst", "sound"} <= set(by_name)
+    left, arrived = np.sort(by_name["encode"]), np.sort(by_name["frame"])
+    assert (np.searchsorted(left, arrived) > np.arange(len(arrived))).all()  # none arrives before it left
 
 
 def test_a_server_that_cannot_start_is_told_with_what_it_wrote():
@@ -41,5 +68,13 @@ def test_help_says_what_each_figure_means(capsys):
     with pytest.raises(SystemExit):
         profile_latency.main(["--help"])
     text = capsys.readouterr().out
-    for key in ("mouth_to_pixel_ms", "picture_age_ms", "av_skew_ms", "budget_ms", "dropped", "repeated"):
+    for key in (
+        "mouth_to_pixel_ms",
+        "picture_age_ms",
+        "av_skew_ms",
+        "budget_ms",
+        "stage_budget_ms",
+        "wait_for_tick",
+        "dropped",
+    ):
         assert key in text
