@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+MASKED = -1  # no stream's slot
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
@@ -26,6 +28,7 @@ class EngineSpec:
     lookahead_ms: int  # the part of the window after the frame's own instant; whole frames
     frame_size: int = 256  # frames are frame_size x frame_size
     max_batch: int  # most rows of one step
+    buckets: tuple[int, ...] = ()  # the only sizes that a step may have, rising; none: any up to max_batch
     thrift_levels: int = 0  # cheaper ways to draw that it knows, a little worse each (StepRow.thrift)
 
     @property
@@ -78,11 +81,16 @@ class StreamOptions:
 class StepRow:
     """One stream's part of a step."""
 
-    slot: int  # index into the StreamState
+    slot: int  # index into the StreamState; MASKED: the row only fills a bucket
     avatar: Avatar
     samples: np.ndarray  # float32 [n * hop_samples] in [-1, 1], n >= 1: new sound since the last step
     # With n > 1 all of it is heard and only the last frame is drawn.
     thrift: int = 0  # 0 draws as well as it can; up to EngineSpec.thrift_levels: cheaper. Hearing is always whole.
+
+    @property
+    def masked(self) -> bool:
+        """Nobody's row: it touches no state, and nobody looks at its frame."""
+        return self.slot == MASKED
 
 
 class StreamState(abc.ABC):
@@ -137,16 +145,27 @@ class Engine(abc.ABC):
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         """Hear each row's samples and draw its newest frame.
 
-        Rows name distinct slots. A row's frame does not depend on the other rows.
+        Rows name distinct slots. A row's frame does not depend on the other rows. All or nothing: where it raises,
+        no row has heard anything.
+
+        Args:
+            rows: at most ``EngineSpec.max_batch``; as many as one of ``EngineSpec.buckets``, where it has any, the
+                last ones masked.
+            state: of ``init_state``.
 
         Returns:
-            uint8 [B, frame_size, frame_size, 3] RGB.
+            uint8 [B, frame_size, frame_size, 3] RGB; whatever it likes for masked rows.
         """
 
     @property
     def backend(self) -> str:
         """What computes, in a word, for logs and benches."""
         return "python"
+
+    @property
+    def threads(self) -> int:
+        """Cores that a step keeps busy, for the count of sessions that fit."""
+        return 1
 
     @property
     def stage_ms(self) -> Mapping[str, float]:

@@ -77,12 +77,17 @@ class FakeEngine(Engine):
         assert isinstance(state, FakeState)
         size = self.spec.frame_size
         frames = np.empty((len(rows), size, size, 3), np.uint8)
+        heard = {}
         for frame, row in zip(frames, rows, strict=True):
-            heard = np.concatenate((state.sound[row.slot], row.samples))
-            state.sound[row.slot] = heard[-state.sound.shape[1] :]
-            frame[:] = shade_of(self._loudness(state.sound[row.slot]), FACE_WHITE)
-            frame[MOUTH] = shade_of(self._loudness(state.sound[row.slot]), MOUTH_WHITE)
+            before = state.sound[row.slot]  # of a masked row: anyone's
+            sound = np.concatenate((before, row.samples))[-len(before) :]
+            if not row.masked:
+                heard[row.slot] = sound
+            frame[:] = shade_of(self._loudness(sound), FACE_WHITE)
+            frame[MOUTH] = shade_of(self._loudness(sound), MOUTH_WHITE)
             frame[BADGE] = row.avatar.crop.reshape(-1, 3).mean(axis=0)
+        for slot, sound in heard.items():  # all or nothing: only now, when every row has been drawn
+            state.sound[slot] = sound
         return frames
 
     def _loudness(self, sound: np.ndarray) -> float:

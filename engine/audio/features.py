@@ -110,6 +110,14 @@ class FeatureStream:
         self._tail[slot] = 0
         self._window[slot] = self._silence
 
+    def copy(self, slots: list[int]) -> tuple[Tensor, Tensor]:
+        """What these streams have heard, for ``restore``."""
+        return self._tail[slots], self._window[slots]
+
+    def restore(self, slots: list[int], kept: tuple[Tensor, Tensor]) -> None:
+        """Let these streams have heard what they had at ``copy``, and no more."""
+        self._tail[slots], self._window[slots] = kept
+
     @torch.inference_mode()
     def push(self, slot: int, sound: Tensor) -> Tensor:
         """Hear float32 [n * 320] new samples; returns the slot's window of conv features [T, C] after them.

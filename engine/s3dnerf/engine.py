@@ -6,7 +6,8 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ class S3DNerfState(StreamState):
 
     def adjust(self, slot: int, options: StreamOptions) -> None:
         self.options[slot] = options
+
+    @contextmanager
+    def all_or_nothing(self, slots: list[int]) -> Iterator[None]:
+        """Where the block raises, these streams have heard nothing in it."""
+        windows, hops = self.windows.copy(slots), self.hops[slots]
+        try:
+            yield
+        except BaseException:
+            self.windows.restore(slots, windows)
+            self.hops[slots] = hops
+            raise
 
 
 class S3DNerfEngine(Engine):
@@ -130,6 +142,10 @@ class S3DNerfEngine(Engine):
         return self._backend
 
     @property
+    def threads(self) -> int:
+        return engine_threads()
+
+    @property
     def stage_ms(self) -> Mapping[str, float]:
         return self._stage_ms
 
@@ -167,7 +183,8 @@ class S3DNerfEngine(Engine):
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
         self._stage_ms = {}
-        return np.stack([self._draw(row, state) for row in rows])
+        with state.all_or_nothing([row.slot for row in rows]):
+            return np.stack([self._draw(row, state) for row in rows])
 
     @torch.inference_mode()
     def _draw(self, row: StepRow, state: S3DNerfState) -> np.ndarray:

@@ -182,6 +182,26 @@ def test_avatar_of_another_checkpoint_is_stale(engine, avatar):
         engine.step([StepRow(slot=0, avatar=old, samples=np.zeros(HOP, np.float32))], state)
 
 
+def test_a_step_that_fails_for_one_row_is_heard_by_none(engine, avatar, speech):
+    from dataclasses import replace
+
+    state = engine.init_state(3)
+    for slot in range(3):
+        state.reset(slot, StreamOptions())
+    sound = speech[40 * HOP : 45 * HOP].reshape(5, HOP)
+    good = [StepRow(slot=0, avatar=avatar, samples=hop) for hop in sound]
+    bad = StepRow(slot=1, avatar=replace(avatar, fingerprint="1-0000"), samples=sound[0])
+    engine.step(good[:1], state)
+    for row in good[1:4]:
+        with pytest.raises(AvatarStale):
+            engine.step([row, bad], state)
+        engine.step([row], state)
+    (given,) = engine.step(good[4:], state)
+    for hop in sound:
+        (wanted,) = engine.step([StepRow(slot=2, avatar=avatar, samples=hop)], state)
+    np.testing.assert_array_equal(given, wanted)
+
+
 def test_baked_avatar_does_not_change_while_it_speaks(engine, avatar, speech):
     before = {name: value.copy() for name, value in avatar.arrays.items()}
     draw(engine, avatar, speech[: 10 * HOP])
