@@ -12,61 +12,28 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
-from engine.batch import Turn, Waiting, plan_step
+from engine.api import Avatar, Engine, EngineSpec, StreamOptions, StreamState
+from engine.batch import fill, plan
 from engine.errors import VisavisError
 from engine.mark import stamp
+from engine.thrift import Thrift
 from engine.trace import Trace
+from server.capacity import STEP_BUDGET_S, Capacity, plan_capacity, usable_cores
 from server.enrol_lane import EnrolLane, Enroller, refuse, settle
 from server.errors import EngineFailed, NotReady
+from server.row_time import Measured, RowTime, measure
+from server.stream import Hop, Stream, Taken
 
 log = logging.getLogger(__name__)
 
-INBOX_HOPS = 25  # one second of unheard sound per stream; beyond it the oldest is dropped
-WARM_STEPS = 4  # of each size
-STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last
-LOAD = 0.75  # of the engine's time that sessions may fill, where the operator set no number
 T = TypeVar("T")
-
-
-class Stream:
-    """One session's place in the engine. Made by ``EngineWorker.add``; thread-safe through it.
-
-    Args:
-        slot: index into the engine's state.
-        avatar: may be changed at any time.
-        options: of the stream; a change takes effect with ``EngineWorker.set_options``.
-        due_s: frame index -> wall time (monotonic) at which it must leave.
-        deliver: called on the event loop with (frame index, uint8 [S, S, 3], ms since its hop came).
-        fail: called on the event loop with the error that ends this stream.
-    """
-
-    def __init__(
-        self,
-        *,
-        slot: int,
-        avatar: Avatar,
-        options: StreamOptions,
-        due_s: Callable[[int], float],
-        deliver: Callable[[int, np.ndarray, float], None],
-        fail: Callable[[VisavisError], None],
-    ) -> None:
-        self.slot = slot
-        self.avatar = avatar
-        self.options = options
-        self.due_s = due_s
-        self.deliver = deliver
-        self.fail = fail
-        self.inbox: deque[tuple[int, np.ndarray, float]] = deque(maxlen=INBOX_HOPS)  # hop, [640], came at
-        self.needs_reset = True
-        self.needs_adjust = False
-        self.removed = False
 
 
 class EngineWorker:
@@ -75,11 +42,12 @@ class EngineWorker:
     Args:
         make_engine: makes the engine; called on the worker's thread, and once more if portraits are
             enrolled while sessions are live.
-        slots: most streams at a time; None: as many as the engine draws in time, measured in ``warm_up``.
+        slots: most streams at a time; None: as many as this machine carries, measured in ``warm_up``.
         marked: stamp the visible mark on every frame.
         loop: where frames are delivered.
         now: wall time in seconds, monotonic; the same that ``due_s`` of the streams means.
         trace: where the thread's spans go.
+        cores: that may be used; None: those of this machine or container.
     """
 
     def __init__(
@@ -91,6 +59,7 @@ class EngineWorker:
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], float] = time.monotonic,
         trace: Trace | None = None,
+        cores: float | None = None,
     ) -> None:
         self.trace = trace or Trace()
         self.loaded: Future[EngineSpec] = Future()
@@ -107,7 +76,11 @@ class EngineWorker:
         self._jobs: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._closing = False
         self._changed = threading.Condition()
-        self._row_s = 0.0  # time to draw one row, running average
+        self._cores = usable_cores() if cores is None else cores
+        self._row_time = RowTime()
+        self._thrift = Thrift(0, now_s=now())
+        self._capacity: Capacity | None = None
+        self._free_s = 0.0  # since when the thread does nothing but step
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
         self._lane = EnrolLane(make_engine)
 
@@ -132,8 +105,36 @@ class EngineWorker:
 
     @property
     def slots(self) -> int:
-        """Most streams at a time; 0 until the engine is loaded."""
+        """Most streams at a time; 0 until the engine is loaded, 1 until it is known how many fit."""
         return self._slots
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """How many sessions fit, measured at the start; None before."""
+        return self._capacity
+
+    def fit_now(self) -> int:
+        """How many sessions fit at the machine's present speed; 0 while anything is saved for those inside.
+
+        The operator's own number, where there is one, is not doubted.
+        """
+        with self._changed:
+            if self._wanted_slots is not None or self._capacity is None:
+                return self._slots
+            if self._thrift.index:
+                return 0
+            return self._count_sessions(self._row_time.row_s).sessions
+
+    def pace(self) -> Pace:
+        """How it keeps up, for the metrics."""
+        with self._changed:
+            return Pace(
+                level=self._thrift.index,
+                levels=tuple(level.name for level in self._thrift.levels),
+                seconds=self._thrift.seconds(self._now()),
+                drawn=tuple(self._thrift.drawn),
+                slowness=self._row_time.slowness,
+            )
 
     def add(
         self,
@@ -143,20 +144,28 @@ class EngineWorker:
         due_s: Callable[[int], float],
         deliver: Callable[[int, np.ndarray, float], None],
         fail: Callable[[VisavisError], None],
+        spare: Callable[[int], None] = lambda index: None,
     ) -> Stream:
         """Begin a stream. The caller sees to it that there are never more than ``slots``."""
         with self._changed:
             slot = self._free.pop()
-            stream = Stream(slot=slot, avatar=avatar, options=options, due_s=due_s, deliver=deliver, fail=fail)
-            self._streams[slot] = stream
+            stream = self._streams[slot] = Stream(
+                slot=slot, avatar=avatar, options=options, due_s=due_s, deliver=deliver, spare=spare, fail=fail
+            )
         return stream
 
     def push(self, stream: Stream, hop: int, samples: np.ndarray) -> None:
         """Let ``stream`` hear hop ``hop``, float32 [640]; hops come in order. Never blocks."""
+        frame = self.engine.spec.frame_after(hop + 1)
         with self._changed:
-            if not stream.removed:
-                stream.inbox.append((hop, samples, self._now()))
-                self._changed.notify()
+            if stream.removed:
+                return
+            # Half of the streams leave out even frames, the others odd ones: so the load is even.
+            spared = self._thrift.level.halved and (frame + stream.slot) % 2 == 1
+            stream.inbox.append(Hop(hop, samples, self._now(), spared))
+            self._changed.notify()
+        if spared and frame >= 0:
+            self._call(stream.spare, frame)
 
     def set_options(self, stream: Stream, options: StreamOptions) -> None:
         """Change a stream's options from its next frame on."""
@@ -171,6 +180,8 @@ class EngineWorker:
                 stream.inbox.clear()
                 del self._streams[stream.slot]
                 self._free.append(stream.slot)
+                if not self._streams:
+                    self._thrift.rest(self._now())
 
     def run(self, job: Callable[[Engine], T]) -> Future[T]:
         """Run ``job`` on a thread that owns an engine: this one while nobody is live, else the enrolling one."""
@@ -205,19 +216,22 @@ class EngineWorker:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            slots = self._wanted_slots or engine.spec.max_batch
-            self._state = engine.init_state(slots)
+            places = self._wanted_slots or engine.spec.max_batch
+            self._state = engine.init_state(places)
         except Exception as error:
             log.exception("the engine could not be loaded")
             self.loaded.set_exception(error)
             return
         with self._changed:
-            self._slots, self._free, self._engine = slots, list(reversed(range(slots))), engine
+            self._slots = self._wanted_slots or 1  # until it is known how many fit
+            self._free, self._engine = list(reversed(range(places))), engine
+            self._thrift = Thrift(engine.spec.thrift_levels, now_s=self._now())
         self.loaded.set_result(engine.spec)
         while self._wait():
             if self._jobs:  # one, then a step: a session may have gone live while several waited
                 job, future = self._jobs.popleft()
                 settle(future, lambda job=job: job(engine))  # type: ignore[misc]
+                self._free_s = self._now()
             try:
                 self._tick(engine)
             except Exception as error:  # an engine that breaks its contract must not stop this thread for ever
@@ -228,46 +242,29 @@ class EngineWorker:
     def _wait(self) -> bool:
         """Until there is something to do; False when closing."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._jobs or any(s.inbox for s in self._streams.values()))
+            self._changed.wait_for(
+                lambda: self._closing or self._jobs or any(s.wants_frame for s in self._streams.values())
+            )
             return not self._closing
 
     def _tick(self, engine: Engine) -> None:
-        spec = engine.spec
+        spec, row_s = engine.spec, self._row_time.now_s
         with self._changed:
-            waiting = [
-                Waiting(
-                    slot=stream.slot,
-                    key=_key_of(engine, stream),
-                    hops=len(stream.inbox),
-                    due_s=stream.due_s(spec.frame_after(stream.inbox[0][0] + 1)),
-                )
-                for stream in self._streams.values()
-                if stream.inbox
-            ]
-            turns = plan_step(
-                waiting,
+            step = plan(
+                [stream.waiting(engine) for stream in self._streams.values() if stream.inbox],
                 now_s=self._now(),
-                step_s=self._row_s,
+                step_s=row_s,
                 hop_s=1 / spec.fps,
-                max_batch=min(spec.max_batch, max(1, int(STEP_BUDGET_S / max(1e-6, self._row_s)))),
+                max_batch=min(spec.max_batch, max(1, int(STEP_BUDGET_S / max(1e-6, row_s)))),
+                buckets=spec.buckets,
             )
-            taken = [self._take(turn) for turn in turns]
+            thrift = self._thrift.level.drawing
+            taken = [self._streams[turn.slot].take(turn, thrift) for turn in step.turns]
         if taken:
-            self._step(engine, taken)
+            self._step(engine, taken, step.size)
 
-    def _take(self, turn: Turn) -> _Taken:
-        """A turn's sound, out of its inbox. Under the lock."""
-        stream = self._streams[turn.slot]
-        heard = [stream.inbox.popleft() for _ in range(turn.hops)]
-        reset, stream.needs_reset = stream.needs_reset, False
-        adjust, stream.needs_adjust = stream.needs_adjust and not reset, False
-        samples = np.concatenate([samples for _, samples, _ in heard])
-        row = StepRow(slot=stream.slot, avatar=stream.avatar, samples=samples)
-        return _Taken(stream, row, hops=heard[-1][0] + 1, came_s=heard[-1][2], reset=reset, adjust=adjust)
-
-    def _step(self, engine: Engine, taken: Sequence[_Taken]) -> None:
+    def _step(self, engine: Engine, taken: Sequence[Taken], size: int) -> None:
         assert self._state is not None
-        begun_s = self._now()
         try:
             for one in taken:
                 if one.reset:
@@ -276,23 +273,43 @@ class EngineWorker:
                     self._state.adjust(one.stream.slot, one.stream.options)
             step_s = self._now()
             drawn = {one.stream.slot: engine.spec.frame_after(one.hops) for one in taken}
-            with self.trace.span("step", frames=drawn):
-                frames = engine.step([one.row for one in taken], self._state)
+            rows = fill([one.row for one in taken], size, engine.spec.hop_samples)
+            frames = engine.step(rows, self._state)
+            ready_s = self._now()
+            took_s = ready_s - step_s
+            self.trace.add("step", took_s * 1000, start_s=step_s, frames=drawn)
         except Exception as error:
             self._part(engine, taken, error)
             return
         for stage, ms in engine.stage_ms.items():  # of all rows together: laid end to end
             self.trace.add(f"step.{stage}", ms, start_s=step_s)
             step_s += ms / 1000
-        self._row_s += 0.1 * ((self._now() - begun_s) / len(taken) - self._row_s)
-        for one, frame in zip(taken, frames, strict=True):
+        self._row_time.note(size, took_s, rows=len(taken), full=not taken[0].row.thrift)
+        for one, frame in zip(taken, frames[: len(taken)], strict=True):
             self._hand_back(engine.spec.frame_after(one.hops), one, frame)
+        self._note(engine, taken, ready_s, took_s)
 
-    def _part(self, engine: Engine, taken: Sequence[_Taken], error: Exception) -> None:
+    def _note(self, engine: Engine, taken: Sequence[Taken], ready_s: float, took_s: float) -> None:
+        """Tell ``thrift`` how a step kept up."""
+        counts = [one.count_late(engine, ready_s=ready_s, free_s=self._free_s) for one in taken]
+        with self._changed:
+            before = self._thrift.level
+            self._thrift.note(
+                ready_s,
+                drawn=len(taken),
+                late=sum(late for late, _ in counts),
+                missed=sum(missed for _, missed in counts),
+                busy_s=took_s,
+            )
+            level = self._thrift.level
+        if level is not before:
+            log.info("frames are drawn at level %s now, %s before", level.name, before.name)
+
+    def _part(self, engine: Engine, taken: Sequence[Taken], error: Exception) -> None:
         """A step failed: step each row alone, so that only those that cause it end."""
         if len(taken) > 1:
             for one in taken:
-                self._step(engine, [one])
+                self._step(engine, [one], min(engine.spec.buckets, default=1))
             return
         log.error("a step of slot %d failed", taken[0].stream.slot, exc_info=error)
         failure = error if isinstance(error, VisavisError) else EngineFailed(f"the engine failed: {error!r}")
@@ -307,7 +324,7 @@ class EngineWorker:
             self._call(stream.fail, EngineFailed(f"the engine failed: {error!r}"))
             self.remove(stream)
 
-    def _hand_back(self, index: int, one: _Taken, frame: np.ndarray) -> None:
+    def _hand_back(self, index: int, one: Taken, frame: np.ndarray) -> None:
         if index < 0:
             return  # before the sound began
         if self._marked:
@@ -333,49 +350,43 @@ class EngineWorker:
         def warm(engine: Engine) -> None:
             if self._streams or self._state is None:
                 return  # somebody is live already; nothing is left to warm
-            silence = np.zeros(engine.spec.hop_samples, np.float32)
-            row_s = []
-            for count in sorted({1, min(4, engine.spec.max_batch, self._slots)}):
-                rows = [StepRow(slot=slot, avatar=avatar, samples=silence) for slot in range(count)]
-                for row in rows:
-                    self._state.reset(row.slot, StreamOptions())
-                for _ in range(WARM_STEPS):
-                    begun_s = self._now()
-                    engine.step(rows, self._state)
-                    row_s.append((self._now() - begun_s) / count)
-            self._row_s = max(1e-6, min(row_s))
-            if self._row_s > 1 / engine.spec.fps:
-                log.warning(
-                    "a frame takes %.0f ms to draw, too long for %d a second: the picture will lose frames",
-                    self._row_s * 1000,
-                    engine.spec.fps,
-                )
-            if self._wanted_slots is None:
-                self._limit_slots(int(LOAD / engine.spec.fps / self._row_s))
+            self._take_measure(engine, measure(engine, self._state, avatar, slots=len(self._free), now=self._now))
 
         return self.run(warm)
 
-    def _limit_slots(self, fit: int) -> None:
+    def _take_measure(self, engine: Engine, measured: Measured) -> None:
         with self._changed:
-            self._slots = max(1, min(self._slots, fit))
-            self._free = [slot for slot in self._free if slot < self._slots]
-        log.info("a frame takes %.1f ms to draw; sessions at a time: %d", self._row_s * 1000, self._slots)
+            self._row_time.begin(measured.row_s)
+            self._thrift.set_costs(measured.drawing_s)
+            self._capacity = self._count_sessions(measured.row_s)
+            if self._wanted_slots is None:
+                self._slots = self._capacity.sessions
+        row_ms = self._row_time.now_s * 1000
+        log.info("a frame takes %.1f ms to draw; sessions at a time: %d", row_ms, self._slots)
+        if row_ms > 1000 / engine.spec.fps:
+            log.warning(
+                "a frame takes %.0f ms to draw, too long for %d a second: the picture will lose frames",
+                row_ms,
+                engine.spec.fps,
+            )
+
+    def _count_sessions(self, row_s: Mapping[int, float]) -> Capacity:
+        engine = self.engine
+        return plan_capacity(
+            row_s,
+            fps=engine.spec.fps,
+            cores=self._cores,
+            engine_threads=engine.threads,
+            most=engine.spec.max_batch,
+        )
 
 
-class _Taken:
-    """A row on its way through a step."""
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How the worker keeps up, since it was loaded."""
 
-    def __init__(self, stream: Stream, row: StepRow, *, hops: int, came_s: float, reset: bool, adjust: bool) -> None:
-        self.stream = stream
-        self.row = row
-        self.hops = hops  # heard by the stream, this row's included
-        self.came_s = came_s  # when the newest of them came
-        self.reset = reset  # begin anew first
-        self.adjust = adjust  # take new options first
-
-
-def _key_of(engine: Engine, stream: Stream) -> Hashable:
-    try:
-        return engine.batch_key(stream.avatar)
-    except Exception:
-        return stream  # steps alone, and fails there where it can be told apart
+    level: int  # index into what follows: 0 is full
+    levels: tuple[str, ...]
+    seconds: tuple[float, ...]  # at each level
+    drawn: tuple[int, ...]  # frames at each level
+    slowness: float  # time of a full step now, in that of the start

@@ -21,7 +21,8 @@ both leave         160 ms        ``due_s(t)`` = arrival + lookahead + margin, fr
   waits for nothing else. The sound ring holds 2 s and drops the oldest.
 - **Frame** ``k`` leaves at ``due_s(640 k)``. Is it not there, the newest earlier one leaves in its place
   with the timestamp of ``k`` (it counts as *repeated*); should ``k`` still come, it shows in the place
-  of a later late one, or never (*dropped*). The shelf holds SHELF_FRAMES, the newest.
+  of a later late one, or never (*dropped*). The shelf holds SHELF_FRAMES, the newest. A frame that the
+  engine left out to keep up (``engine/thrift.py``) is shown by the one before it too, and counts as *spared*.
 - So their offset is zero by construction, whatever the engine, the network or the microphone's crystal
   do. When more than a tenth of a second's frames were late, the margin grows by 20 ms (up to 200 ms),
   and sound and frames move there together at 4 %; after 10 s without a late one it shrinks again.
@@ -38,6 +39,7 @@ from __future__ import annotations
 import asyncio
 import fractions
 import time
+from collections import deque
 from collections.abc import Callable
 
 import av
@@ -69,7 +71,8 @@ class FrameShelf:
         self._frames: dict[int, tuple[np.ndarray, float]] = {}
         self._shown, self._shown_came_s = rest, 0.0
         self._shown_index = -1
-        self.taken = self.repeated = self.dropped = 0
+        self._spared: deque[int] = deque(maxlen=SHELF_FRAMES)  # not to be drawn, and not yet due
+        self.taken = self.repeated = self.spared = self.dropped = 0
 
     def put(self, index: int, frame: np.ndarray, came_s: float = 0.0) -> None:
         """Add frame ``index``, which came at ``came_s``; one older than what was shown is dropped."""
@@ -81,6 +84,10 @@ class FrameShelf:
             del self._frames[min(self._frames)]
             self.dropped += 1
 
+    def spare(self, index: int) -> None:
+        """Frame ``index`` will not come, on purpose."""
+        self._spared.append(index)
+
     def take(self, index: int) -> np.ndarray:
         """What to show as frame ``index``: that one, else the newest before it, else the last shown."""
         ready = [i for i in self._frames if i <= index]
@@ -91,7 +98,10 @@ class FrameShelf:
             for i in ready:
                 del self._frames[i]
         self.taken += 1
-        self.repeated += self._shown_index != index
+        if self._shown_index != index:
+            spared = index in self._spared
+            self.spared += spared
+            self.repeated += not spared
         return self._shown
 
     @property

@@ -27,11 +27,12 @@ import numpy as np
 from engine.api import Avatar, EngineSpec, StreamOptions
 from engine.errors import VisavisError
 from server.config import ServerConfig
-from server.engine_worker import EngineWorker, Stream
+from server.engine_worker import EngineWorker
 from server.ingest import Intake, listen, make_sound_ring
 from server.media_clock import SAMPLE_RATE_HZ, DelayControl, MediaClock
 from server.playout import HOP, AudioOut, FrameShelf, VideoOut
 from server.signaling import Offer, Peer
+from server.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,7 @@ class Session:
             self._options,
             due_s=lambda frame: clock.due_s(frame * HOP),
             deliver=self._take_frame,
+            spare=self.shelf.spare,
             fail=lambda error: self.end(f"{error.code}: {error}"),
         )
         self._video.book = functools.partial(self._worker.trace.add, slot=self._stream.slot)
@@ -268,13 +270,16 @@ class Session:
         self._clock.set_delay(self._delay.review(frames=frames, late=late))
         buffered = self._intake.heard - self._clock.leaving(time.monotonic())
         latencies = sorted(self._latencies_ms)
+        pace = self._worker.pace()
         self._broadcast(
             {
                 "type": "stats",
                 "fps": frames,
                 "frames": now.frames,
                 "repeated": now.repeated,
+                "spared": self.shelf.spared,
                 "dropped": self.shelf.dropped,
+                "level": pace.levels[pace.level],
                 "hop_to_frame_ms": round(latencies[len(latencies) // 2], 1) if latencies else None,
                 "buffered_ms": round(buffered * 1000 / SAMPLE_RATE_HZ),
                 "delay_ms": round(self._clock.delay_s * 1000),

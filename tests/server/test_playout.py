@@ -46,6 +46,14 @@ def test_a_frame_is_never_shown_before_its_time(shelf: FrameShelf) -> None:
     assert [shelf.take(k)[0, 0, 0] for k in range(6)] == [0, 0, 0, 0, 0, 5]
 
 
+def test_a_spared_frame_is_the_one_before_and_not_late(shelf: FrameShelf) -> None:
+    shelf.spare(1)
+    shelf.put(0, frame(0))
+    shelf.put(2, frame(2))
+    assert [shelf.take(k)[0, 0, 0] for k in (0, 1, 2, 3)] == [0, 0, 2, 2]
+    assert (shelf.spared, shelf.repeated) == (1, 1)
+
+
 def test_the_shelf_keeps_the_newest(shelf: FrameShelf) -> None:
     for k in range(SHELF_FRAMES + 3):
         shelf.put(k, frame(k))

@@ -1,0 +1,81 @@
+"""How long the engine draws at a row: measured at the start, followed while sessions are live."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.api import Avatar, Engine, StepRow, StreamOptions, StreamState
+from engine.batch import fill
+from server.capacity import STEP_BUDGET_S
+
+FOLLOW = 0.1  # of the way to each new step's time
+FOLLOW_SLOWNESS = 0.02  # the same, for what decides on admission: some seconds of one session
+WARM_STEPS = 2  # of each kind, not counted: they allocate and compile
+TIMED_STEPS = 5  # of each kind; their median counts
+PATIENCE_S = 1.0  # a step that takes longer is not timed again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the steps at the start took."""
+
+    row_s: Mapping[int, float]  # rows of a step -> seconds for each
+    drawing_s: tuple[float, ...]  # seconds of the smallest step, by ``StepRow.thrift``
+
+
+def measure(engine: Engine, state: StreamState, avatar: Avatar, *, slots: int, now: Callable[[], float]) -> Measured:
+    """Step all sizes that fit into ``STEP_BUDGET_S``, and one more; and the smallest at each level of thrift."""
+    spec = engine.spec
+
+    def step_s(size: int, thrift: int) -> float:
+        silence = np.zeros(spec.hop_samples, np.float32)
+        rows = [StepRow(slot=n, avatar=avatar, samples=silence, thrift=thrift) for n in range(min(size, slots))]
+        for row in rows:
+            state.reset(row.slot, StreamOptions())
+        times: list[float] = []
+        while len(times) < WARM_STEPS + TIMED_STEPS and max(times, default=0.0) < PATIENCE_S:
+            begun_s = now()
+            engine.step(fill(rows, size, spec.hop_samples), state)
+            times.append(now() - begun_s)
+        return max(1e-6, statistics.median(times[WARM_STEPS:] or times))
+
+    sizes = spec.buckets or tuple(2**n for n in range(16) if 2**n <= min(slots, spec.max_batch))
+    row_s: dict[int, float] = {}
+    for size in sizes:
+        took_s = step_s(size, 0)
+        row_s[size] = took_s / size
+        if took_s > STEP_BUDGET_S or size >= slots:
+            break
+    thrifty = [step_s(sizes[0], thrift) for thrift in range(1, spec.thrift_levels + 1)]
+    return Measured(row_s=row_s, drawing_s=(row_s[sizes[0]] * sizes[0], *thrifty))
+
+
+class RowTime:
+    """What a row costs now, and how that compares with the start."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0  # a row's part of a step, as things are drawn now
+        self.slowness = 1.0  # of full steps now, in those of the start
+        self._calm: Mapping[int, float] = {}
+
+    def begin(self, row_s: Mapping[int, float]) -> None:
+        """Take the measurements of the start: rows of a step -> seconds for each."""
+        self._calm = row_s
+        self.now_s = min(row_s.values())
+        self.slowness = 1.0
+
+    @property
+    def row_s(self) -> dict[int, float]:
+        """What was measured at the start, at the machine's present speed."""
+        return {rows: seconds * self.slowness for rows, seconds in self._calm.items()}
+
+    def note(self, size: int, took_s: float, *, rows: int, full: bool) -> None:
+        """Learn from a step of ``rows``, filled up to ``size``; ``full``: nothing was saved in it."""
+        self.now_s += FOLLOW * (took_s / rows - self.now_s)
+        if full and self._calm:
+            known = max((n for n in self._calm if n <= size), default=min(self._calm))
+            self.slowness += FOLLOW_SLOWNESS * (took_s / (size * self._calm[known]) - self.slowness)
