@@ -223,6 +223,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
             "lookahead_ms": engine.spec.lookahead_ms if engine else None,
             "max_sessions": house.sessions.limit,
             "sessions": len(house.sessions),
+            "capacity": house.worker.capacity.to_json() if house.worker.capacity else None,
             "mark": config.marked,
             "ice_servers": [{"urls": url} for url in config.ice_servers],
         }
@@ -231,7 +232,8 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     async def prometheus(request: Request) -> Response:
         """Counters and timings in Prometheus' text format."""
         house = _house(request)
-        return Response(metrics.render_metrics(house.sessions, house.worker), media_type=metrics.CONTENT_TYPE)
+        text = metrics.render_metrics(house.sessions, house.worker, house.loop_lag)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
 
 def _add_avatars(app: FastAPI, config: ServerConfig) -> None:

@@ -11,18 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from engine.api import Avatar, Engine
-from engine.cache import DEFAULT_AVATAR_ID
 from engine.errors import VisavisError
 from engine.trace import Trace, TraceFile
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
+from server.loop_lag import LoopLag
 from server.sessions import Sessions
 from server.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING_ENROLMENTS = 8
+MAX_TRIED = 4  # avatars, to take the first steps with
 T = TypeVar("T")
 
 
@@ -50,6 +51,7 @@ class House:
         )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
+        self.loop_lag = LoopLag(loop)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
         self._io = ThreadPoolExecutor(4, "visavis-io")
@@ -59,6 +61,7 @@ class House:
     def open(self) -> None:
         """Begin to load the engine, and to sweep."""
         self.worker.start()
+        self.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
 
@@ -68,6 +71,7 @@ class House:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.blocking(self.worker.close)
+        self.loop_lag.stop()
         if self._trace_file is not None:
             await self.blocking(self._trace_file.close)
         self._io.shutdown(wait=True, cancel_futures=True)
@@ -102,7 +106,10 @@ class House:
             raise RateLimited("too many portraits are being enrolled: try again in a few seconds", retry_after_s=5)
         self._enrolments += 1
         try:
-            return await asyncio.wrap_future(self.worker.run(lambda engine: engine.enrol(image)))
+            avatar = await asyncio.wrap_future(self.worker.run(lambda engine: engine.enrol(image)))
+            if self.worker.capacity is None:
+                await self._warm_up(avatar)
+            return avatar
         except VisavisError:
             raise
         except Exception as error:
@@ -112,20 +119,28 @@ class House:
             self._enrolments -= 1
 
     async def _prepare(self) -> None:
-        """Load, enrol the default portrait, take the first slow steps; then the server is ready."""
+        """Load, enrol the default portrait, take the first slow steps with it or, where it cannot be used, with
+        another one; then the server is ready."""
         try:
             await asyncio.wrap_future(self.worker.loaded)
         except Exception as error:
             self.failure = error
             return
-        try:
-            await asyncio.wrap_future(self.worker.warm_up(await self.get_avatar(DEFAULT_AVATAR_ID)))
-        except FileNotFoundError as error:
-            log.error("the default portrait is missing (%s); uploaded ones still work", error.filename)
-        except Exception:
-            log.exception("the default portrait could not be used; uploaded ones may still work")
+        for record in (await self.blocking(self.store.list))[:MAX_TRIED]:
+            try:
+                await self._warm_up(await self.get_avatar(record.id))
+                break
+            except FileNotFoundError as error:
+                log.error("the default portrait is missing (%s); uploaded ones still work", error.filename)
+            except Exception:
+                log.exception("avatar %s could not be used; others may still work", record.id)
+        else:
+            log.warning("no avatar is there to measure with: one session at a time, until one has been enrolled")
         self.ready.set()
         log.info("ready: engine %s on %s", self.config.engine, self.worker.engine.backend)
+
+    async def _warm_up(self, avatar: Avatar) -> None:
+        await asyncio.wrap_future(self.worker.warm_up(avatar))
 
     async def _sweep(self) -> None:
         while True:

@@ -17,7 +17,8 @@ REMEMBERED = 100  # ended sessions whose reason can still be asked for
 
 
 class Sessions:
-    """The sessions of a server: at most as many as the engine has slots.
+    """The sessions of a server: as many as fit, counted at the start and again, at the machine's present speed, for
+    each new one. The first is always let in.
 
     Args:
         worker: draws the frames of all.
@@ -32,6 +33,7 @@ class Sessions:
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._closing: set[Session] = set()
         self.total = 0
+        self.refused = {"places": 0, "pace": 0}  # offers, by what was missing
 
     def __len__(self) -> int:
         return len(self._open)
@@ -52,11 +54,10 @@ class Sessions:
             the session and the SDP of its answer.
 
         Raises:
-            ServerFull: every place is taken.
+            ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` or the answer raise.
         """
-        if len(self._open) + self._pending >= self.limit:
-            raise ServerFull(f"all {self.limit} places on this server are taken: try again later", retry_after_s=5)
+        self._check_room()
         self._pending += 1
         try:
             order = await make_order()
@@ -72,6 +73,19 @@ class Sessions:
             self._pending -= 1
         self.total += 1
         return session, await session.connect(offer)
+
+    def _check_room(self) -> None:
+        taken = len(self._open) + self._pending
+        if taken >= self.limit:
+            self.refused["places"] += 1
+            raise ServerFull(f"all {self.limit} places on this server are taken: try again later", retry_after_s=5)
+        if taken and taken >= self._worker.fit_now():
+            self.refused["pace"] += 1
+            raise ServerFull(
+                f"the server has {self.limit} places, but is busier now than at its start and can just serve the "
+                f"{taken} that are taken: try again later",
+                retry_after_s=10,
+            )
 
     def get(self, session_id: str) -> Session:
         """A session that has not ended.

@@ -1,9 +1,12 @@
 import asyncio
+import re
 import threading
 
 import pytest
 
-from engine.errors import CheckpointError
+from engine.api import Avatar
+from engine.cache import DEFAULT_PORTRAIT
+from engine.errors import CheckpointError, NoFace
 from engine.fake import FakeEngine
 from server.config import LimitConfig
 
@@ -69,6 +72,46 @@ async def test_the_api_is_described_without_the_network(server) -> None:
 async def test_metrics_can_be_scraped(server) -> None:
     text = (await server.http.get("/metrics")).text
     assert "visavis_sessions 0" in text and "# TYPE visavis_sessions_total counter" in text
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    names = {line.split("{")[0].split(" ")[0] for line in lines}
+    assert names >= {"visavis_thrift_level", "visavis_capacity_sessions", "visavis_loop_lag_milliseconds"}
+    for line in lines:
+        assert re.fullmatch(r'[a-z_]+({[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*})? -?[0-9.e+-]+', line), line
+    assert {'visavis_thrift_frames_total{level="full"} 0', 'visavis_thrift_frames_total{level="half_rate"} 0'} <= set(
+        lines
+    )
+
+
+async def test_info_says_what_the_limit_was_worked_out_from(server) -> None:
+    info = (await server.http.get("/v1/info")).json()
+    capacity = info["capacity"]
+    assert capacity["sessions"] == info["max_sessions"] and capacity["cores"] > 0 and capacity["engine_threads"] == 1
+    assert capacity["row_ms"]["1"] > 0
+
+
+class NoPortrait(FakeEngine):
+    """Refuses the default portrait, as if its file were damaged."""
+
+    def enrol(self, image: bytes) -> Avatar:
+        if image == DEFAULT_PORTRAIT.read_bytes():
+            raise NoFace("no face was found")
+        return super().enrol(image)
+
+
+async def test_without_its_default_portrait_it_measures_with_the_first_upload(serve, picture: bytes) -> None:
+    server = await serve(make_engine=NoPortrait)
+    before = (await server.http.get("/v1/info")).json()
+    assert (before["capacity"], before["max_sessions"]) == (None, 1)
+    assert (await server.upload(picture)).status_code == 201
+    after = (await server.http.get("/v1/info")).json()
+    assert after["capacity"]["sessions"] == after["max_sessions"] >= 1
+
+
+async def test_without_its_default_portrait_it_measures_with_one_that_was_kept(serve, picture: bytes, tmp_path) -> None:
+    first = await serve(data_folder=tmp_path)
+    assert (await first.upload(picture)).status_code == 201
+    second = await serve(make_engine=NoPortrait, data_folder=tmp_path)
+    assert (await second.http.get("/v1/info")).json()["capacity"] is not None
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"offer": 1}', '{"offer": {"type": "answer", "sdp": "v=0"}}'])

@@ -74,7 +74,7 @@ async def test_the_way_of_a_session_is_told(server, picture: bytes) -> None:
     assert {"type": "pong", "t": 12.5} in told
     stats = [m for m in told if m["type"] == "stats"][-1]
     assert set(stats) == {
-        *("type", "fps", "frames", "repeated", "dropped"),
+        *("type", "fps", "frames", "repeated", "spared", "dropped", "level"),
         *("hop_to_frame_ms", "buffered_ms", "delay_ms", "muted"),
     }
     assert stats["delay_ms"] >= 160 and stats["hop_to_frame_ms"] > 0 and stats["muted"] is False
@@ -176,6 +176,33 @@ async def test_a_full_server_says_so_and_a_place_becomes_free(serve, picture: by
     assert int(full.headers["retry-after"]) >= 1
     await server.http.delete(f"/v1/sessions/{first.id}")
     assert (await server.http.post("/v1/sessions", json=order)).status_code == 201
+
+
+async def test_a_server_that_has_become_slow_takes_nobody_more_and_keeps_whom_it_has(serve, picture: bytes) -> None:
+    class Tiring(FakeEngine):
+        """Fast while it is measured, then too slow for a second session."""
+
+        pause_s = 0.0
+
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            time.sleep(len(rows) * self.pause_s)
+            return super().step(rows, state)
+
+    server = await serve(make_engine=Tiring)
+    assert server.house.sessions.limit > 1
+    avatar_id = (await server.upload(picture)).json()["id"]
+    Tiring.pause_s = 0.03
+    first = await server.call(avatar_id=avatar_id)
+    await until(lambda: server.house.worker.fit_now() <= 1)
+    peer, second = await server.offer(first.microphone)
+    order = {"avatar_id": avatar_id, "offer": {"type": "offer", "sdp": peer.localDescription.sdp}}
+    full = await server.http.post("/v1/sessions", json=order)
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "server_full")
+    assert int(full.headers["retry-after"]) >= 1 and "busier" in full.json()["error"]["message"]
+    assert 'refused_total{missing="pace"} 1' in (await server.http.get("/metrics")).text
+    await first.wait_for(len(first.frames) + 10)
+    await server.http.delete(f"/v1/sessions/{first.id}")
+    assert (await server.http.post("/v1/sessions", json=order)).status_code == 201, "an empty server takes one"
 
 
 async def test_a_failed_order_takes_no_place(serve, picture: bytes) -> None:
