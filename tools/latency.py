@@ -25,6 +25,7 @@ from tools.stage_budget import (
 BEFORE_S, AFTER_S = 0.15, 1.05  # of what is looked at around a burst's onset; the next comes after 1.2 s
 SHOWN_AFTER_S = 0.05  # nothing can show a burst sooner than this after its onset
 FRAME_TICKS = 3600  # of the 90 kHz video clock
+COUNTS = ("frames", "repeated", "spared", "dropped")  # of a session's frames, by the server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,11 @@ def follow_bursts(recording: Recording, figures: list[BurstFigures], server: Ser
     return followed
 
 
+def count_between(stats: list[dict[str, Any]]) -> dict[str, int | None]:
+    """How far the server's counts of a session rose from the first of ``stats`` to the last."""
+    return {key: stats[-1].get(key, 0) - stats[0].get(key, 0) if stats else None for key in COUNTS}
+
+
 def count_gaps(frame_ticks: np.ndarray) -> int:
     """Frame times for which nothing arrived."""
     steps = np.diff(frame_ticks) / FRAME_TICKS
@@ -176,7 +182,6 @@ def make_report(
     onsets = [bursts.find_first_shown(trace) for trace in expected]
     seconds = float(np.ptp(recording.shown_s))
     total = [f.mouth_to_pixel_ms for f in figures if f.mouth_to_pixel_ms is not None]
-    counts = {key: stats[-1][key] - stats[0][key] if stats else None for key in ("frames", "repeated", "dropped")}
     return {
         "mouth_to_pixel_ms": percentiles(total),
         "picture_age_ms": percentiles(f.picture_age_ms + decode_ms for f in figures if f.picture_age_ms is not None),
@@ -184,7 +189,7 @@ def make_report(
         "av_skew_ms": percentiles([abs(s) for s in skews], (50, 95)) | {"signed_p50": percentiles(skews, (50,))["p50"]},
         "engine_onset_ms": [None if at is None else round(at * 1000, 1) for at in onsets],
         "fps": round((len(recording.shown_s) - 1) / seconds, 3) if seconds else None,
-        **counts,
+        **count_between(stats),
         "gaps": count_gaps(recording.frame_ticks),
         "budget_ms": split_budget(figures, decode_ms=decode_ms, lookahead_ms=recording.lookahead_ms, stats=stats),
         "stage_budget_ms": stages or None,

@@ -1,6 +1,6 @@
 """Load a real server with several live sessions at once and see what they get.
 
-    python -m tools.load --sessions N --seconds S --json F [--engine NAME]
+    python -m tools.load --sessions N --seconds S --json F [--engine NAME] [--churn S]
 
 The server runs in a process of its own on this machine's loopback address; N real WebRTC peers in this one
 speak at it, receive and decode. The peers share the machine with the server: what they cost is reported, and
@@ -23,7 +23,8 @@ from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from tools.bench_engine import SAMPLE_SPEECH
 from tools.bursts import SOUND_RATE_HZ
-from tools.latency import count_gaps
+from tools.churn import churn
+from tools.latency import COUNTS, count_between, count_gaps
 from tools.peer import Microphone, Peer
 from tools.report import describe_machine, format_table, positive_int, positive_seconds, write_json
 from tools.server_process import Refused, ServerProcess, ServerTrouble, read_stages_ms
@@ -36,18 +37,28 @@ SAMPLE_EVERY_S = 1.0  # of memory
 EPILOG = """\
 keys of the JSON file:
   sessions     a list, one entry per session that was opened: fps (frames received per second), frames, repeated,
-               dropped (the server's counts while it was judged), gaps (frame times for which nothing arrived),
+               spared, dropped (the server's counts while it was judged: sent; of these the one before once more as
+               the frame was late, or as it was left out to keep up; drawn but never sent), gaps (frame times for which nothing arrived),
                delay_ms (the server's playout delay at the end), hop_to_frame_ms (median), ended_early
   asked, opened, refused (answered 503), failed (any other reason), reasons
   fps          {min, mean} over the sessions
-  frames, repeated, dropped   sums; lost_share = (repeated + dropped) / frames
+  frames, repeated, spared, dropped   sums; lost_share = (repeated + dropped) / frames
   server_resident_mb   {before, highest, after}: before the first session, while they were live, 2 s after the last
   server_cpu_share, peers_cpu_share   processor time per second of wall time, in cores
   engine_stages_ms   median of each part of a step
   seconds, engine, start_s, machine
 
-Figures are of the time from 2 s after the last session's start on. exit status: 0 when every session was opened or
-refused in order, 1 when one failed, 2 when the run could not be made.
+keys with --churn S, beside opened, refused, failed, reasons, server_resident_mb, seconds, engine, start_s, machine:
+  session_s    how long a session lasts; each from half to one and a half of it, then the next takes its place
+  session_fps  {p5, p50} over the sessions: frames received per second
+  memory_mb    a list of [seconds, MB]: resident memory of the server, at most one a second
+  memory_trend {mb_per_hour, error_mb_per_hour, from_s, samples}: slope of a straight line by least squares after the
+               first third of the run, and its standard error, which counts only independent samples. No trend:
+               the slope is less than two errors from 0. null: the run was too short to say
+
+Without --churn figures are of the time from 2 s after the last session's start on.
+
+exit status: 0 when every session was opened or refused in order, 1 when one failed, 2 when the run could not be made.
 """
 
 
@@ -78,7 +89,7 @@ def judge_session(peer: Peer, from_s: float, to_s: float) -> dict[str, Any]:
     """What one session got within [from_s, to_s)."""
     inside = [(at, ticks) for at, ticks in zip(peer.shown_s, peer.frame_ticks, strict=False) if from_s <= at < to_s]
     stats = [s for s in peer.stats if from_s <= s["at_s"] < to_s]
-    counts = {key: stats[-1][key] - stats[0][key] if stats else None for key in ("frames", "repeated", "dropped")}
+    counts = count_between(stats)
     latencies = [s["hop_to_frame_ms"] for s in stats if s["hop_to_frame_ms"] is not None]
     return {
         "fps": round(len(inside) / (to_s - from_s), 2),
@@ -93,7 +104,7 @@ def judge_session(peer: Peer, from_s: float, to_s: float) -> dict[str, Any]:
 def sum_up(sessions: list[dict[str, Any]]) -> dict[str, Any]:
     """Figures over all sessions."""
     rates = [s["fps"] for s in sessions]
-    sums = {key: sum(s[key] or 0 for s in sessions) for key in ("frames", "repeated", "dropped")}
+    sums = {key: sum(s[key] or 0 for s in sessions) for key in COUNTS}
     lost = sums["repeated"] + sums["dropped"]
     return {
         "fps": {"min": min(rates, default=None), "mean": round(float(np.mean(rates)), 2) if rates else None},
@@ -148,12 +159,32 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     fine = read_mono(SAMPLE_SPEECH, SOUND_RATE_HZ)
     with ServerProcess(args.engine, max_sessions=args.max_sessions) as server:
-        report = asyncio.run(load(server, args.sessions, args.seconds, fine))
+        if args.churn:
+            report = asyncio.run(churn(server, args.sessions, args.seconds, args.churn, fine))
+            report |= {"asked": args.sessions, "session_s": args.churn, "seconds": args.seconds}
+        else:
+            report = asyncio.run(load(server, args.sessions, args.seconds, fine))
         return report | {"engine": args.engine, "start_s": round(server.start_s, 2), "machine": describe_machine()}
 
 
+def format_churn(report: dict[str, Any]) -> str:
+    memory, trend, rate = report["server_resident_mb"], report["memory_trend"], report["session_fps"]
+    slope = "too short a run to tell a trend"
+    if trend["mb_per_hour"] is not None:
+        slope = f"trend {trend['mb_per_hour']:+.1f} ± {trend['error_mb_per_hour']:.1f} MB an hour"
+    return (
+        f"{report['engine']} engine: {report['opened']} sessions of about {report['session_s']:g} s in "
+        f"{report['seconds']:g} s, {report['asked']} at a time, {report['refused']} refused, "
+        f"{report['failed']} failed; {report['machine']['cpu']}\n"
+        f"frames/s of a session: median {rate['p50']}, worst twentieth {rate['p5']}\n"
+        f"server: {memory['before']} MB before, {memory['highest']} at most, {memory['after']} after; {slope}"
+    )
+
+
 def format_report(report: dict[str, Any]) -> str:
-    columns = ["fps", "frames", "repeated", "dropped", "gaps", "delay_ms", "hop_to_frame_ms"]
+    if "session_s" in report:
+        return format_churn(report)
+    columns = ["fps", *COUNTS, "gaps", "delay_ms", "hop_to_frame_ms"]
     rows = [[index, *(s[c] for c in columns)] for index, s in enumerate(report["sessions"])]
     memory = report["server_resident_mb"]
     return (
@@ -189,6 +220,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive_seconds, required=True, metavar="S", help="how long to hold them")
     parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures are written")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
+    parser.add_argument(
+        "--churn", type=positive_seconds, metavar="S", help="sessions come and go, each for about S seconds"
+    )
     parser.add_argument("--max-sessions", type=positive_int, metavar="N", help="the server's limit (default: its own)")
     return parser
 

@@ -61,8 +61,8 @@ keys of the JSON file:
                      ages on arrival of their packets, before any player's buffer. Opus itself delays sound by
                      6.5 ms; that is in it
   fps                frames received per second
-  frames, repeated, dropped   the server's counts, from the first burst on: sent; of these the one before once more;
-                     drawn but never sent
+  frames, repeated, spared, dropped   the server's counts, from the first burst on: sent; of these the one before
+                     once more, because the frame was late, or because it was left out to keep up; drawn but never sent
   gaps               frame times for which nothing arrived here
   budget_ms          stages that add up to mouth_to_pixel_ms.p50:
                        lookahead      sound that the engine waits for

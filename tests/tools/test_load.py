@@ -31,3 +31,17 @@ def test_the_number_of_sessions_is_bounded(capsys):
     with pytest.raises(SystemExit):
         load.main(["--sessions", "100000", "--seconds", "1", "--json", "f.json"])
     assert "at most 256" in capsys.readouterr().err
+
+
+def test_sessions_come_and_go_and_memory_is_watched(tmp_path, capsys):
+    out = tmp_path / "f.json"
+    arguments = ["--sessions", "2", "--seconds", "12", "--churn", "3", "--json", str(out), "--engine", "fake"]
+    assert load.main(arguments) == 0, capsys.readouterr().err
+    report = json.loads(out.read_text())
+    assert report["opened"] > 2 and report["failed"] == 0 and report["session_s"] == 3
+    assert report["session_fps"]["p50"] > 0
+    times_s, resident_mb = zip(*report["memory_mb"], strict=True)
+    assert len(times_s) >= 6 and list(times_s) == sorted(times_s) and min(resident_mb) > 20
+    assert report["server_resident_mb"]["highest"] == max(resident_mb)
+    assert set(report["memory_trend"]) == {"mb_per_hour", "error_mb_per_hour", "from_s", "samples"}
+    assert "sessions of about 3 s in 12 s, 2 at a time" in capsys.readouterr().out
