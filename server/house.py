@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from typing import TypeVar
 from engine.api import Avatar, Engine
 from engine.errors import VisavisError
 from engine.trace import Trace, TraceFile
+from server.capacity import usable_cores
 from server.config import ServerConfig
+from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.loop_lag import LoopLag
@@ -37,9 +38,9 @@ class House:
 
     def __init__(self, config: ServerConfig, make_engine: Callable[[], Engine]) -> None:
         loop = asyncio.get_running_loop()
-        cpus = os.cpu_count() or 1
-        # aiortc encodes on the loop's default executor. One picture of 256x256 takes it 1 to 5 ms.
-        loop.set_default_executor(ThreadPoolExecutor(max(4, cpus + 2), "visavis-encode"))
+        cores = usable_cores()
+        keep_to_one_thread()
+        loop.set_default_executor(make_executor(cores))
         self.config = config
         self._trace_file = TraceFile(config.trace_file) if config.trace_file else None
         self.worker = EngineWorker(
@@ -48,6 +49,7 @@ class House:
             marked=config.marked,
             loop=loop,
             trace=Trace(sink=self._trace_file),
+            cores=cores,
         )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
