@@ -19,6 +19,7 @@ from engine.api import StepRow, StreamState
 from engine.errors import CheckpointError
 from engine.fake import BADGE, MOUTH, FakeEngine
 from server.config import TimingConfig
+from server.row_time import Measured
 from tests.server.caller import Microphone, beeps
 
 IMPATIENT = TimingConfig(connect_timeout_s=1.5, vanish_timeout_s=2.0, orphan_timeout_s=1.0)
@@ -179,19 +180,16 @@ async def test_a_full_server_says_so_and_a_place_becomes_free(serve, picture: by
 
 
 async def test_a_server_that_has_become_slow_takes_nobody_more_and_keeps_whom_it_has(serve, picture: bytes) -> None:
-    class Tiring(FakeEngine):
-        """Fast while it is measured, then too slow for a second session."""
-
-        pause_s = 0.0
-
+    class Slow(FakeEngine):
         def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
-            time.sleep(len(rows) * self.pause_s)
+            time.sleep(len(rows) * 0.03)
             return super().step(rows, state)
 
-    server = await serve(make_engine=Tiring)
+    server = await serve(make_engine=Slow)
+    worker = server.house.worker
+    worker._take_measure(worker.engine, Measured(row_s={1: 0.002}, drawing_s=(0.002,)))  # it was fast then
     assert server.house.sessions.limit > 1
     avatar_id = (await server.upload(picture)).json()["id"]
-    Tiring.pause_s = 0.03
     first = await server.call(avatar_id=avatar_id)
     await until(lambda: server.house.worker.fit_now() <= 1)
     peer, second = await server.offer(first.microphone)
