@@ -80,7 +80,6 @@ class EngineWorker:
         self._row_time = RowTime()
         self._thrift = Thrift(0, now_s=now())
         self._capacity: Capacity | None = None
-        self._free_s = 0.0  # since when the thread does nothing but step
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
         self._lane = EnrolLane(make_engine)
 
@@ -231,7 +230,6 @@ class EngineWorker:
             if self._jobs:  # one, then a step: a session may have gone live while several waited
                 job, future = self._jobs.popleft()
                 settle(future, lambda job=job: job(engine))  # type: ignore[misc]
-                self._free_s = self._now()
             try:
                 self._tick(engine)
             except Exception as error:  # an engine that breaks its contract must not stop this thread for ever
@@ -291,7 +289,7 @@ class EngineWorker:
 
     def _note(self, engine: Engine, taken: Sequence[Taken], ready_s: float, took_s: float) -> None:
         """Tell ``thrift`` how a step kept up."""
-        counts = [one.count_late(engine, ready_s=ready_s, free_s=self._free_s) for one in taken]
+        counts = [one.count_late(engine, ready_s) for one in taken]
         with self._changed:
             before = self._thrift.level
             self._thrift.note(

@@ -112,19 +112,14 @@ class Taken:
         """When the newest of them came."""
         return self.heard[-1].came_s
 
-    def count_late(self, engine: Engine, *, ready_s: float, free_s: float) -> tuple[int, int]:
-        """How many frames the engine brought too late (0 or 1), and how many it passed over because of that.
-
-        Args:
-            ready_s: when this row's frame was there.
-            free_s: since when the engine does nothing but step; what came before counts as come then.
-        """
+    def count_late(self, engine: Engine, ready_s: float) -> tuple[int, int]:
+        """How many frames the engine brought too late at ``ready_s`` (0 or 1), and how many it passed over for that."""
         spec = engine.spec
         late = [
             is_late(
                 ready_s,
                 due_s=self.stream.due_s(spec.frame_after(hop.number + 1)),
-                came_s=max(hop.came_s, free_s),
+                came_s=hop.came_s,
                 hop_s=1 / spec.fps,
             )
             for hop in self.heard
