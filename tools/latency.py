@@ -34,14 +34,16 @@ class Recording:
 
     sound: BurstSound
     started_s: float  # when the microphone's first sample was heard
-    mouth: Trace  # motion, by when each frame's last packet came
+    mouth: Trace  # motion, by when each frame was there as ``loudness`` means it: on arrival, or on the screen
+    arrived_s: np.ndarray  # when each frame's last packet came
     shown_s: np.ndarray  # when each frame was decoded
     frame_ticks: np.ndarray  # 90 kHz time of each frame
-    loudness: Trace  # of the sound, as if played on arrival
+    loudness: Trace  # of the sound, as if played on arrival, or as played
     stats: list[dict[str, Any]]  # the server's, each with "at_s", when it came
     lookahead_ms: float
     peer: str = "aiortc"
     counts_samples: bool = True  # sample i was heard at started_s + i / 48000 exactly, in packets of 20 ms
+    uncertainty_ms: dict[str, float] = field(default_factory=dict)  # of the peer's times, by cause
     packets_sent: int = 0  # of the microphone
     sound_arrived_s: np.ndarray = field(default_factory=lambda: np.zeros(0))  # each packet
 
@@ -52,7 +54,7 @@ class BurstFigures:
 
     at_s: float  # since the microphone's start
     mouth_to_pixel_ms: float | None
-    picture_age_ms: float | None  # on arrival, before decoding
+    picture_age_ms: float | None  # as ``Recording.mouth`` counts
     sound_age_ms: float | None
     frame: int | None = None  # index of the received frame that was the first to show it
 
@@ -102,30 +104,35 @@ def measure_bursts(recording: Recording, expected: list[Trace]) -> list[BurstFig
 
 
 def split_budget(
-    figures: list[BurstFigures], *, decode_ms: float, lookahead_ms: float, stats: list[dict[str, Any]]
+    figures: list[BurstFigures], *, late_ms: float, decode_ms: float, lookahead_ms: float, stats: list[dict[str, Any]]
 ) -> dict[str, float] | None:
-    """Split the median mouth-to-pixel into stages that add up to it (see the epilog of --help)."""
+    """Split the median mouth-to-pixel into stages that add up to it (see the epilog of --help).
+
+    Args:
+        late_ms: how much later frames are in hand than ``Recording.mouth`` says.
+        decode_ms: from a frame's last packet until it is in hand.
+    """
     total = [f.mouth_to_pixel_ms for f in figures if f.mouth_to_pixel_ms is not None]
     ages = [f.picture_age_ms for f in figures if f.picture_age_ms is not None]
     if not total or not stats:
         return None
     delay_ms = statistics.median(s["delay_ms"] for s in stats)
     engine_ms = statistics.median([s["hop_to_frame_ms"] for s in stats if s["hop_to_frame_ms"] is not None] or [0.0])
-    age_ms = statistics.median(ages)
+    age_ms = statistics.median(ages) + late_ms
     budget = {
         "lookahead": lookahead_ms,
         "engine": engine_ms,
         "margin_wait": delay_ms - lookahead_ms - engine_ms,
-        "transport": age_ms - delay_ms,
+        "transport": age_ms - decode_ms - delay_ms,
         "decode": decode_ms,
-        "wait_and_rise": statistics.median(total) - age_ms - decode_ms,
+        "wait_and_rise": statistics.median(total) - age_ms,
     }
     return {stage: round(ms, 2) for stage, ms in budget.items()}
 
 
 def follow_bursts(recording: Recording, figures: list[BurstFigures], server: ServerTimes) -> list[dict[str, float]]:
     """The stages of each burst's first moving frame, where the server's trace has them all."""
-    arrived_s, started_s = recording.mouth.times_s, recording.started_s
+    arrived_s, started_s = recording.arrived_s, recording.started_s
     ticks = match_ticks(arrived_s, recording.frame_ticks, server.ticks)
     skipped = match_packets(server.packets, started_s) if recording.counts_samples else None
     if ticks is None:
@@ -176,7 +183,10 @@ def make_report(
     """
     followed = follow_bursts(recording, figures, server)
     stages = average_stages(followed)
-    decode_ms = float(np.median(recording.shown_s - recording.mouth.times_s)) * 1000
+    late_ms, decode_ms = (
+        float(np.median(recording.shown_s - before_s)) * 1000
+        for before_s in (recording.mouth.times_s, recording.arrived_s)
+    )
     stats = [s for s in recording.stats if s["at_s"] > recording.started_s + bursts.FIRST_S]
     skews = [f.skew_ms for f in figures if f.skew_ms is not None]
     onsets = [bursts.find_first_shown(trace) for trace in expected]
@@ -184,18 +194,21 @@ def make_report(
     total = [f.mouth_to_pixel_ms for f in figures if f.mouth_to_pixel_ms is not None]
     return {
         "mouth_to_pixel_ms": percentiles(total),
-        "picture_age_ms": percentiles(f.picture_age_ms + decode_ms for f in figures if f.picture_age_ms is not None),
+        "picture_age_ms": percentiles(f.picture_age_ms + late_ms for f in figures if f.picture_age_ms is not None),
         "sound_age_ms": percentiles(f.sound_age_ms for f in figures if f.sound_age_ms is not None),
         "av_skew_ms": percentiles([abs(s) for s in skews], (50, 95)) | {"signed_p50": percentiles(skews, (50,))["p50"]},
         "engine_onset_ms": [None if at is None else round(at * 1000, 1) for at in onsets],
         "fps": round((len(recording.shown_s) - 1) / seconds, 3) if seconds else None,
         **count_between(stats),
         "gaps": count_gaps(recording.frame_ticks),
-        "budget_ms": split_budget(figures, decode_ms=decode_ms, lookahead_ms=recording.lookahead_ms, stats=stats),
+        "budget_ms": split_budget(
+            figures, late_ms=late_ms, decode_ms=decode_ms, lookahead_ms=recording.lookahead_ms, stats=stats
+        ),
         "stage_budget_ms": stages or None,
         "stage_budget_sum_ms": round(sum(stages.values()), 2) if stages else None,
         "stage_budget_bursts": len(followed),
         "peer": recording.peer,
+        "uncertainty_ms": recording.uncertainty_ms,
         "bursts": len(figures),
         "bursts_found": len(total),
         "seconds": round(seconds, 1),

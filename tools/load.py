@@ -38,8 +38,9 @@ EPILOG = """\
 keys of the JSON file:
   sessions     a list, one entry per session that was opened: fps (frames received per second), frames, repeated,
                spared, dropped (the server's counts while it was judged: sent; of these the one before once more as
-               the frame was late, or as it was left out to keep up; drawn but never sent), gaps (frame times for which nothing arrived),
-               delay_ms (the server's playout delay at the end), hop_to_frame_ms (median), ended_early
+               the frame was late, or as it was left out to keep up; drawn but never sent), gaps (frame times for
+               which nothing arrived), delay_ms (the server's playout delay at the end), hop_to_frame_ms (median),
+               ended_early
   asked, opened, refused (answered 503), failed (any other reason), reasons
   fps          {min, mean} over the sessions
   frames, repeated, spared, dropped   sums; lost_share = (repeated + dropped) / frames

@@ -89,7 +89,7 @@ def _peer_events(recording: Recording, figures: Sequence[BurstFigures]) -> Itera
     for index in range(recording.packets_sent):
         heard_s = started_s + index * PACKET_S
         yield _span(PEER, "microphone packets", f"packet {index}", heard_s, heard_s + PACKET_S)
-    frames = zip(recording.frame_ticks, recording.mouth.times_s, recording.shown_s, strict=True)
+    frames = zip(recording.frame_ticks, recording.arrived_s, recording.shown_s, strict=True)
     for index, (ticks, arrived_s, shown_s) in enumerate(frames):
         yield from _overlapping(
             PEER, "frame arrived to in hand", str(index), float(arrived_s), float(shown_s), rtp_ticks=int(ticks)

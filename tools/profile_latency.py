@@ -25,6 +25,7 @@ from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from engine.trace import read_trace
 from tools import bursts
 from tools.bench_engine import SAMPLE_SPEECH
+from tools.browser_peer import record_in_browser
 from tools.bursts import BurstSound, Trace
 from tools.expected_mouth import draw_expected
 from tools.files import read_bytes
@@ -93,6 +94,17 @@ keys of the JSON file:
   peer               aiortc, or chromium with --browser
   bursts, bursts_found, seconds, engine, start_s (server start to ready), server_cpu_share (of one core), machine
 
+With --browser, Chromium speaks and watches on the server's own page (its lip-sync correction included; its echo
+cancellation, noise suppression and gain control are off and not in the figures). The same keys, with these differences:
+  mouth_to_pixel_ms, picture_age_ms   until the frame is on the screen, as the browser expects it: its jitter buffer,
+                     the compositor and the wait for the next refresh are in it (headless: a made-up 60 Hz)
+  sound_age_ms       until the sound is pulled to be played; av_skew_ms: the picture on the screen against that
+  decode             from the last packet to the screen, all of the browser's buffers with it
+  rise_and_way_up    rise, packet_filling and way_up in one: how the browser cuts and sends its sound cannot be seen
+  uncertainty_ms     page_clock: how exactly the page's clock is laid on ours; capture_spread: how evenly the fake
+                     microphone played; capture_block: it hands over 10 ms at once. The last of these samples counts
+                     as heard at that moment, as from a sound card; were the first, all ages would be 10 ms less
+
 exit status: 0; 1 when not a single burst was found; 2 when it could not be measured.
 """
 
@@ -115,10 +127,12 @@ async def record(url: str, sound: BurstSound) -> Recording:
     count = len(peer.mouths)
     if count < 2:
         raise ServerTrouble(f"only {count} frames came back; see whether the server's session ended early")
+    arrived_s = np.array(peer.arrived_s[:count])
     return Recording(
         sound=sound,
         started_s=microphone.started_s,
-        mouth=Trace(np.array(peer.arrived_s[:count]), bursts.measure_motion(np.stack(peer.mouths))),
+        mouth=Trace(arrived_s, bursts.measure_motion(np.stack(peer.mouths))),
+        arrived_s=arrived_s,
         shown_s=np.array(peer.shown_s[:count]),
         frame_ticks=np.array(peer.frame_ticks[:count]),
         loudness=peer.loudness,
@@ -139,8 +153,11 @@ class Run:
     spans: list[dict[str, Any]]  # of the server
 
 
-def profile(engine_name: str, seconds: float) -> Run:
+def profile(engine_name: str, seconds: float, *, browser: bool = False) -> Run:
     """The whole measurement.
+
+    Args:
+        browser: Chromium is the peer, not aiortc.
 
     Raises:
         VisavisError: engine, server or session cannot be had.
@@ -154,7 +171,7 @@ def profile(engine_name: str, seconds: float) -> Run:
         trace = Path(folder) / "server.jsonl"
         with ServerProcess(engine_name, max_sessions=1, trace=trace) as server:
             used_s, begun_s = server.cpu_s, time.monotonic()
-            recording = asyncio.run(record(server.url, sound))
+            recording = asyncio.run(record_in_browser(server.url, sound) if browser else record(server.url, sound))
             share = (server.cpu_s - used_s) / (time.monotonic() - begun_s)
             about = {
                 "engine": engine_name,
@@ -203,13 +220,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plot", type=Path, metavar="F.png", help="draw stages, histogram and the run")
     parser.add_argument("--trace", type=Path, metavar="F.json", help="write server and peer for ui.perfetto.dev")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="default: %(default)s")
+    parser.add_argument("--browser", action="store_true", help="measure with headless Chromium on the server's page")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        run = profile(args.engine, args.seconds)
+        run = profile(args.engine, args.seconds, browser=args.browser)
         write_json(args.json, run.report)
         if args.trace:
             write_perfetto(args.trace, run.spans, run.recording, run.figures)

@@ -83,6 +83,7 @@ def make_run(seconds: float = 12.0) -> tuple[Recording, list[dict[str, Any]]]:
         sound=sound,
         started_s=STARTED_S,
         mouth=Trace(arrived_s, mouth),
+        arrived_s=arrived_s,
         shown_s=arrived_s + STAGES_MS["decode"] / 1000,
         frame_ticks=(ticks - FIRST_TICK) * 3600,
         loudness=bursts.measure_loudness(sound.samples, STARTED_S + 0.18),

@@ -1,5 +1,6 @@
 """Latency figures of a made-up run whose delays are known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def make_recording(*, picture_s: float, sound_s: float, decode_s: float = 0.002,
         sound=sound,
         started_s=STARTED_S,
         mouth=Trace(arrived_s, mouth),
+        arrived_s=arrived_s,
         shown_s=arrived_s + decode_s,
         frame_ticks=np.arange(len(arrived_s)) * 3600,
         loudness=loudness,
@@ -78,6 +80,16 @@ def test_the_budget_adds_up_to_the_median():
     assert sum(budget.values()) == pytest.approx(report["mouth_to_pixel_ms"]["p50"], abs=0.1)
     assert budget["lookahead"] == 120 and budget["engine"] == 9 and budget["margin_wait"] == 31
     assert budget["decode"] == pytest.approx(2, abs=0.01)
+
+
+def test_a_peer_that_sees_the_screen_has_the_same_budget_but_its_ages_are_there():
+    arrival = make_recording(picture_s=0.185, sound_s=0.177, decode_s=0.030)
+    seen = replace(arrival, mouth=Trace(arrival.shown_s, arrival.mouth.values))
+    one, other = report_of(arrival), report_of(seen)
+    assert other["budget_ms"] == pytest.approx(one["budget_ms"], abs=6)
+    assert sum(other["budget_ms"].values()) == pytest.approx(other["mouth_to_pixel_ms"]["p50"], abs=0.1)
+    assert other["picture_age_ms"]["p50"] == pytest.approx(one["picture_age_ms"]["p50"], abs=6)
+    assert other["av_skew_ms"]["signed_p50"] - one["av_skew_ms"]["signed_p50"] == pytest.approx(30, abs=6)
 
 
 def test_a_mouth_that_never_moves_is_not_found():

@@ -18,16 +18,16 @@ def run():
 
 def test_frames_and_packets_of_both_ends_are_matched_by_their_times(run):
     recording, server, _ = run
-    ticks = match_ticks(recording.mouth.times_s, recording.frame_ticks, server.ticks)
+    ticks = match_ticks(recording.arrived_s, recording.frame_ticks, server.ticks)
     assert ticks is not None and ticks[0] == FIRST_TICK and (np.diff(ticks) == 1).all()
     assert match_packets(server.packets, STARTED_S) == SKIPPED
 
 
 def test_jitter_does_not_move_the_match(run):
     recording, server, _ = run
-    late_s = np.random.default_rng(1).exponential(0.05, len(recording.mouth.times_s))
+    late_s = np.random.default_rng(1).exponential(0.05, len(recording.arrived_s))
     late_s[40] = 0.0
-    ticks = match_ticks(recording.mouth.times_s + late_s, recording.frame_ticks, server.ticks)
+    ticks = match_ticks(recording.arrived_s + late_s, recording.frame_ticks, server.ticks)
     assert ticks is not None and ticks[0] == FIRST_TICK
     packets = server.packets + np.random.default_rng(2).exponential([1e-9, 0.03], server.packets.shape)
     assert match_packets(packets, STARTED_S) == SKIPPED
