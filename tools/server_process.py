@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -162,7 +163,8 @@ def request_json(method: str, url: str, body: dict[str, Any] | None = None, *, t
         Refused: status 503.
         ServerTrouble: any other failure; says what the server answered.
     """
-    text = _request(method, url, body, timeout_s)
+    data = None if body is None else json.dumps(body).encode()
+    text = _request(method, url, data, timeout_s)
     return json.loads(text) if text else None
 
 
@@ -171,14 +173,30 @@ async def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     return await asyncio.to_thread(request_json, method, url, body)
 
 
+def send_portrait(url: str, image: bytes, *, timeout_s: float = 60) -> Any:
+    """``POST /v1/avatars``, kept for an hour; blocks. Returns the avatar's JSON.
+
+    Raises:
+        ServerTrouble: the portrait was refused, or anything else; says what the server answered.
+    """
+    edge = f"visavis-{secrets.token_hex(8)}"
+    fields = "".join(
+        f'--{edge}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in (("consent", "true"), ("keep_s", "3600"))
+    )
+    file = f'--{edge}\r\nContent-Disposition: form-data; name="portrait"; filename="portrait"\r\n\r\n'
+    data = (fields + file).encode() + image + f"\r\n--{edge}--\r\n".encode()
+    text = _request("POST", f"{url}/v1/avatars", data, timeout_s, f"multipart/form-data; boundary={edge}")
+    return json.loads(text)
+
+
 def read_stages_ms(url: str) -> dict[str, float]:
     """Median milliseconds per stage of the engine's thread, from ``GET /metrics``; empty where there are none."""
     return {stage: float(ms) for stage, ms in _METRIC.findall(_request("GET", f"{url}/metrics", None, 10))}
 
 
-def _request(method: str, url: str, body: dict[str, Any] | None, timeout_s: float) -> str:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+def _request(method: str, url: str, data: bytes | None, timeout_s: float, kind: str = "application/json") -> str:
+    request = urllib.request.Request(url, data, {"Content-Type": kind}, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
     try:
         with opener.open(request, timeout=timeout_s) as answer:
