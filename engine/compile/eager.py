@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,11 @@ from engine.compile import Stage
 def compile_eager(stage: nn.Module) -> Stage:
     @torch.inference_mode()
     def run(*arguments: Tensor) -> tuple[Tensor, ...]:
-        given = stage(*arguments)
-        return tuple(given) if isinstance(given, tuple) else (given,)
+        return results_of(stage(*arguments))
 
     return run
+
+
+def results_of(given: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What a stage gives, one tensor or several, as a tuple."""
+    return (given,) if isinstance(given, Tensor) else tuple(given)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
 from engine.audio.features import FeatureStream, SpeechFeatures
-from engine.compile import BACKENDS, Stage, compile_stage
-from engine.compile.eager import compile_eager
+from engine.compile import Stage, candidates, compile_stage, on_gpu
 from engine.compile.openvino import engine_threads
 from engine.errors import AvatarStale, EngineUnavailable
 from engine.motion import idle_motion
@@ -26,12 +25,11 @@ from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from engine.s3dnerf.eyelids import shut_eyes
 from engine.s3dnerf.face import Face, drive_of, head_share, head_turn
 from engine.s3dnerf.geometry import CROP_PX, Pose
-from engine.s3dnerf.stages import Deform, Hear, Paint, Render
+from engine.s3dnerf.stage_examples import stages_of, thrifty_samples
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
-THRIFTY_SHARE = 0.5  # of the samples along a ray are left where a row saves; two at least
 AVATAR_VERSION = "1"  # of the arrays below; another one makes stored avatars stale
 
 
@@ -72,7 +70,7 @@ class S3DNerfEngine(Engine):
 
         Args:
             checkpoint: default the one that ships, or ``VISAVIS_CHECKPOINT``.
-            backend: one of ``engine.compile.BACKENDS``; default ``VISAVIS_BACKEND``, or the first that works.
+            backend: one of ``engine.compile.BACKENDS``; default ``VISAVIS_BACKEND``, or ``auto``.
 
         Raises:
             CheckpointError: it cannot be used.
@@ -88,44 +86,23 @@ class S3DNerfEngine(Engine):
             window_ms=config.audio.window_samples * 1000 // 16_000,
             lookahead_ms=config.audio.lookahead_ms,
             max_batch=MAX_BATCH,
-            thrift_levels=int(_thrifty_samples(config.samples) < config.samples),
+            thrift_levels=int(thrifty_samples(config.samples) < config.samples),
         )
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
-        self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or None)
-        if self.spec.thrift_levels:
-            thrifty = Render(self._model).eval()
-            thrifty.renderer = self._model.renderer.with_samples(_thrifty_samples(config.samples))
-            self._stages["render_thrifty"] = compile_eager(thrifty)
+        self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or "auto")
         self._stage_ms: dict[str, float] = {}
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
-    def _compile(self, backend: str | None) -> dict[str, Stage]:
-        model, config = self._model, self._model.config
-        n, box = config.rays, config.mouth_box
-        window = torch.zeros(1, config.audio.window_features, config.audio.conv_dim[-1])
-        drive, driving = torch.zeros(1, 2 * config.codes + 3), torch.zeros(1, config.audio.tokens, config.audio.width)
-        aggregate = torch.zeros(1, config.slot_grid**2, config.slot_width)
-        mouth, unit = torch.tensor([[0.0, 0.4, 0.0]]), torch.tensor([[0.6]])
-        lattice = torch.zeros(1, 3 * config.lattice_depths, config.lattice, config.lattice)
-        planes = torch.zeros(3 * config.plane_size**2, config.plane_features)
-        depth, image = torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, CROP_PX, CROP_PX)
-        head, turn, shift = torch.zeros(1, 1, CROP_PX, CROP_PX), torch.eye(3)[None], torch.zeros(1, 3)
-        seen = torch.zeros(1, 3 + config.features + 1 + 2, n, n)
-        shallow = torch.zeros(1, config.encoder_widths[0], CROP_PX // 2, CROP_PX // 2)
-        warped, centre = torch.zeros(1, 3, box, box), torch.zeros(1, 2)
-        stages: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
-            "hear": (Hear(model), (window,)),
-            "deform": (Deform(model), (drive, driving, aggregate, mouth, unit)),
-            "render": (Render(model), (lattice, planes, depth, image, head, mouth, unit, turn, shift)),
-            "paint": (Paint(model), (seen, shallow, warped, drive, centre, mouth, unit)),
-        }
+    def _compile(self, backend: str) -> dict[str, Stage]:
         failures = []
-        for name in [backend] if backend else BACKENDS:
+        for name in candidates(backend):
+            stages = stages_of(self._model, gpu=on_gpu(name))
+            # Look-ups are most of the render stage, and on a CPU plain PyTorch is no slower at them.
+            chosen = {k: "eager" if k.startswith("render") and not on_gpu(name) else name for k in stages}
             try:
                 made = {
-                    # Look-ups are most of the render stage, and plain PyTorch is no slower at them.
-                    k: compile_stage(k, stage.eval(), example, "eager" if k == "render" else name, self.fingerprint)
+                    k: compile_stage(k, stage, example, chosen[k], self.fingerprint)
                     for k, (stage, example) in stages.items()
                 }
             except EngineUnavailable as error:
@@ -249,8 +226,3 @@ class S3DNerfEngine(Engine):
     def close(self) -> None:
         self._faces.clear()
         self._stages = {}
-
-
-def _thrifty_samples(samples: int) -> int:
-    """Samples along a ray of a row that saves."""
-    return max(2, round(samples * THRIFTY_SHARE))
