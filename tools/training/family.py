@@ -12,6 +12,7 @@ from engine.s3dnerf.config import S3DConfig
 from tools.training.audio_stage import AudioRecipe
 from tools.training.clips import BASIS_FILE, CODES_FILE
 from tools.training.deform_stage import DeformRecipe
+from tools.training.field_stage import FieldRecipe
 from tools.training.perceptual_stage import PerceptualRecipe
 from tools.training.render_recipe import RenderRecipe
 from tools.training.sync_stage import SyncRecipe
@@ -38,6 +39,7 @@ class Family:
     perceptual: PerceptualRecipe = PerceptualRecipe()
     sync: SyncRecipe = SyncRecipe()
     render: RenderRecipe = RenderRecipe()
+    field: FieldRecipe = FieldRecipe()
 
     def recipe(self, stage: str) -> str:
         """What ``tools/train.py`` calls a stage."""

@@ -15,6 +15,7 @@ from tools.training.clips import Clip, load_clips
 from tools.training.compact import compact_family
 from tools.training.deform_stage import DeformRecipe
 from tools.training.family import Family
+from tools.training.field_stage import FieldRecipe
 from tools.training.loop import Run
 from tools.training.perceptual_stage import PerceptualRecipe
 from tools.training.render_recipe import RenderRecipe
@@ -23,7 +24,7 @@ from tools.training.sync_stage import SyncRecipe
 CALIBRATION_CLIPS = 12  # of those held out, the first ones by name; report on the others
 MEASURED_CLIPS = 24
 
-Recipe = TypeVar("Recipe", AudioRecipe, DeformRecipe, PerceptualRecipe, SyncRecipe, RenderRecipe)
+Recipe = TypeVar("Recipe", AudioRecipe, DeformRecipe, PerceptualRecipe, SyncRecipe, RenderRecipe, FieldRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)

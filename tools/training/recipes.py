@@ -18,6 +18,7 @@ STAGES: dict[str, Callable[[Job], bool]] = {
     "perceptual": judges.train_perceptual,
     "render": stages.train_render,
     "plain": stages.train_plain,
+    "field": stages.train_field,
     "pack": stages.pack,
 }
 FAMILIES = {"compact": compact_family, "paper_hdtf": paper_hdtf}

@@ -22,6 +22,7 @@ from tools.training.audio_stage import AudioBranch, AudioStage, closed_code, rep
 from tools.training.clips import Clip, read_basis
 from tools.training.deform_stage import DeformStage
 from tools.training.faces import FaceTrack, make_track
+from tools.training.field_stage import FieldStage
 from tools.training.heard import Calibration, Heard, calibrate, hear_clips
 from tools.training.job import (
     MEASURED_CLIPS,
@@ -184,17 +185,31 @@ def train_plain(job: Job) -> bool:
     return train_render(job, replace(job.family.render, weights=nothing, shape_weight=0.0))
 
 
+def train_field(job: Job) -> bool:
+    """Stage 4, the displacement lattice again: from landmarks, with what stage 3 made of portraits."""
+    motion = lip_motion(job)
+    branch = audio_branch(job)
+    model = S3DNerf(job.family.config)
+    model.load_state_dict(read_state(job.out / "render.pt", job.family.recipe("render"))["model"])
+    tracks, stills = tracks_of(job, motion)
+    heard = heard_clips(job, branch, [track.clip for track in tracks], motion)
+    stage = FieldStage(model, job.adapt(job.family.field), tracks, stills, heard, motion, job.device)
+    return train(stage, job.run("field.pt"))
+
+
 def pack(job: Job) -> bool:
-    """Write the checkpoint of what stage 3 left; nothing is learned."""
+    """Write the checkpoint of what stages 3 and 4 left; nothing is learned."""
     pack_checkpoint(job)
     return True
 
 
 def pack_checkpoint(job: Job) -> Path:
-    """Make the checkpoint of what stage 3 left; gives its path."""
+    """Make the checkpoint of what stage 3 left, with stage 4's field where that has run; gives its path."""
     family, motion = job.family, lip_motion(job)
     model = S3DNerf(family.config)
     model.load_state_dict(read_state(job.out / "render.pt", family.recipe("render"))["model"])
+    if (job.out / "field.pt").exists():
+        model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
     branch = AudioBranch(family.config)
     branch.features, branch.network = model.features, model.audio
     told: Calibration = calibrate(branch.eval(), calibration_clips(job), motion, family.config)
