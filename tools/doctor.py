@@ -160,7 +160,9 @@ def check_nvidia() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("nvidia", "ok", listed)
+        from engine.compile.choice import candidates
+
+        return Finding("nvidia", "ok", f"{listed}; backend auto tries {', '.join(candidates('auto'))}")
     why = "is built without CUDA" if torch.version.cuda is None else "cannot use it"
     return Finding("nvidia", "warn", f"{listed}, but torch {why}", "install a CUDA build of torch from pytorch.org")
 

@@ -112,7 +112,11 @@ def test_an_import_that_lacks_libgl_says_how_to_mend_it(monkeypatch):
 
 @pytest.mark.parametrize(
     ("cuda", "built", "status", "said"),
-    [(True, "13.0", "ok", "H200"), (False, None, "warn", "without CUDA"), (False, "13.0", "warn", "cannot use it")],
+    [
+        (True, "13.0", "ok", "H200, 580.1; backend auto tries "),
+        (False, None, "warn", "without CUDA"),
+        (False, "13.0", "warn", "cannot use it"),
+    ],
 )
 def test_a_gpu_that_torch_cannot_use_is_worth_a_warning(monkeypatch, cuda, built, status, said):
     import torch
