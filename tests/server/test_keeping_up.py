@@ -17,7 +17,7 @@ from server.stream import Stream
 from tests.server.test_engine_worker import avatar_of, voice
 
 HOP_S = 0.04
-MARGIN_S = 0.04
+MARGIN_S = 0.12  # a frame is due so long after its sound came: nothing is late for being spared
 
 
 class Machine(FakeEngine):
@@ -126,11 +126,12 @@ async def test_it_saves_step_by_step_under_load_and_comes_back_after_it(bench: M
 
 
 async def test_at_half_rate_all_is_heard_and_every_other_frame_is_told_as_spared(bench: Make) -> None:
-    speech = voice(4, hops_of(8))
+    speech = voice(4, hops_of(7))
     calm, loaded = await bench(0.016), await bench(0.016)
     for one, row_s in ((calm, 0.016), (loaded, 0.06)):
         one.begin()
-        await one.speak(speech, row_s=row_s)
+        await one.speak(speech[: hops_of(5)], row_s=row_s)
+        await one.speak(speech[hops_of(5) :], row_s=0.016)  # it has time again, and waits some seconds yet
     assert loaded.worker.pace().level == 2 and len(loaded.spared) > hops_of(2)
     late = [index for index in loaded.frames if index > hops_of(4)]
     assert len({index % 2 for index in late}) == 1 and set(np.diff(late)) == {2}

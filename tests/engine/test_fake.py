@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from engine.api import Avatar, StepRow, StreamOptions
+from engine.batch import fill
+from engine.fake import FakeEngine
+
+
+def avatar_of(crop: np.ndarray) -> Avatar:
+    return Avatar(engine="fake", fingerprint="fake-1", arrays={"crop": crop})
+
+
+GREY = avatar_of(np.full((256, 256, 3), 90, np.uint8))
+NO_PICTURE = avatar_of(np.zeros(5, np.uint8))
+
+
+def loud(slot: int, avatar: Avatar = GREY) -> StepRow:
+    return StepRow(slot=slot, avatar=avatar, samples=np.full(640, 0.5, np.float32))
+
+
+def test_masked_rows_are_heard_by_nobody() -> None:
+    engine = FakeEngine()
+    state = engine.init_state(3)
+    for slot in range(3):
+        state.reset(slot, StreamOptions())
+        engine.step([loud(slot)], state)
+    before = state.sound.copy()
+    engine.step(fill([loud(0)], 4, 640), state)
+    assert (state.sound[1:] == before[1:]).all() and (state.sound[0] != before[0]).any()
+
+
+def test_a_step_that_fails_for_one_row_is_heard_by_none() -> None:
+    engine = FakeEngine()
+    state = engine.init_state(2)
+    with pytest.raises(ValueError):
+        engine.step([loud(0), loud(1, NO_PICTURE)], state)
+    assert not state.sound.any()
