@@ -120,7 +120,7 @@ class S3DNerfEngine(Engine):
 
     @property
     def threads(self) -> int:
-        return engine_threads()
+        return 1 if on_gpu(self._backend) else engine_threads()
 
     @property
     def stage_ms(self) -> Mapping[str, float]:
