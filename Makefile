@@ -36,9 +36,9 @@ serve: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
+# Takes about an hour, with nothing else running. For a try: make bench ARGS="--seconds 10".
 bench: $(INSTALLED)
-	@mkdir -p build
-	$(BIN)/python -m tools.bench_engine --seconds 10 --json build/bench.json $(ARGS)
+	$(BIN)/python -m tools.performance_page --out docs/performance.md $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from tools import load
+from tools.performance_runs import ToolRun
+from tools.performance_text import churn_section, load_section
 
 
 def test_sessions_beyond_the_limit_are_refused_and_the_others_are_served(tmp_path, capsys):
@@ -20,6 +22,7 @@ def test_sessions_beyond_the_limit_are_refused_and_the_others_are_served(tmp_pat
     assert 20 < memory["before"] <= memory["highest"] and memory["after"] < 4000
     assert report["fps"]["min"] <= report["fps"]["mean"] and report["lost_share"] is not None
     assert "2 of 3 sessions opened, 1 refused" in capsys.readouterr().out
+    assert "| 3     | 2      | 1       |" in load_section([ToolRun(command="c", report=report)])
 
 
 def test_sums_of_no_session_are_unknown_not_made_up():
@@ -45,3 +48,4 @@ def test_sessions_come_and_go_and_memory_is_watched(tmp_path, capsys):
     assert report["server_resident_mb"]["highest"] == max(resident_mb)
     assert set(report["memory_trend"]) == {"mb_per_hour", "error_mb_per_hour", "from_s", "samples"}
     assert "sessions of about 3 s in 12 s, 2 at a time" in capsys.readouterr().out
+    assert "sessions of about 3 s, 2 at a time" in churn_section(ToolRun(command="c", report=report))

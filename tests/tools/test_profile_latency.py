@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tools import profile_latency
+from tools.performance_runs import ToolRun
+from tools.performance_text import latency_section
 from tools.server_process import ServerProcess, ServerTrouble, request_json
 
 
@@ -28,6 +30,9 @@ def test_the_fake_engines_run_is_measured_whole(tmp_path, capsys):
     assert plot.read_bytes()[:4] == b"\x89PNG"
     assert "mouth to pixel, p50" in capsys.readouterr().out
     check_stages(report)
+    assert f"| {report['mouth_to_pixel_ms']['p50']:.3f}" in latency_section(
+        ToolRun(command="c", report=report), "t", "w"
+    )
     check_trace(json.loads(trace.read_text())["traceEvents"])
 
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from tools import startup
+from tools.performance_runs import ToolRun
+from tools.performance_text import startup_section
 from tools.server_process import ServerProcess, ServerTrouble, send_portrait
 
 
@@ -19,6 +21,7 @@ def test_a_server_is_started_twice_and_portraits_are_called(tmp_path, capsys):
         assert one["first_drawn_ms"] is None or one["first_drawn_ms"] > one["enrolled_ms"] + 160  # the playout delay
     assert any(one["first_drawn_ms"] for one in report["each"])
     assert "first picture" in capsys.readouterr().out
+    assert "second start" in startup_section(ToolRun(command="c", report=report))
 
 
 def test_the_first_drawn_frame_is_the_calls_own():
