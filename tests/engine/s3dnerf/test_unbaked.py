@@ -36,12 +36,12 @@ def draw_last(engine, sound: np.ndarray, options: StreamOptions, count: int) -> 
 
 @pytest.mark.parametrize("motion", [0.0, 1.0])
 def test_its_picture_is_the_baked_ones(unbaked, speech, motion):
-    """Within two grey levels: baking keeps planes in half precision and interpolates scales into one another."""
+    """Within four grey levels: baking keeps planes in half precision and interpolates scales into one another."""
     options = StreamOptions(seed=3, motion=motion)
     wanted = draw_last(unbaked, speech, options, 6).astype(int)
     given = draw_last(S3DNerfEngine(backend="eager"), speech, options, 6).astype(int)
     error = np.abs(given - wanted)
-    assert error.mean() < 0.05 and np.percentile(error, 99.9) <= 2, (error.mean(), np.percentile(error, 99.9))
+    assert error.mean() < 0.05 and np.percentile(error, 99.9) <= 4, (error.mean(), np.percentile(error, 99.9))
     still = np.abs(wanted - unbaked.enrol(DEFAULT_PORTRAIT.read_bytes()).crop.astype(int)).mean()
     assert still > 10 * error.mean()  # there was something to agree about
 
