@@ -40,6 +40,7 @@ class Family:
     sync: SyncRecipe = SyncRecipe()
     render: RenderRecipe = RenderRecipe()
     field: FieldRecipe = FieldRecipe()
+    finish_steps: int = 250
 
     def recipe(self, stage: str) -> str:
         """What ``tools/train.py`` calls a stage."""

@@ -19,6 +19,7 @@ STAGES: dict[str, Callable[[Job], bool]] = {
     "render": stages.train_render,
     "plain": stages.train_plain,
     "field": stages.train_field,
+    "finish": stages.train_finish,
     "pack": stages.pack,
 }
 FAMILIES = {"compact": compact_family, "paper_hdtf": paper_hdtf}

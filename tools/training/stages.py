@@ -138,8 +138,12 @@ def heard_clips(job: Job, branch: AudioBranch, clips: list[Clip], motion: LipMot
 
 def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     """Stage 3, pictures, with the terms of equation (9) that the recipe weighs."""
-    recipe, config = job.adapt(recipe or job.family.render), job.family.config
-    motion = lip_motion(job)
+    return train(render_stage(job, job.adapt(recipe or job.family.render)), job.run("render.pt"))
+
+
+def render_stage(job: Job, recipe: RenderRecipe) -> RenderStage:
+    """Stage 3 as it begins, on what stages 1 and 2 left."""
+    config, motion = job.family.config, lip_motion(job)
     branch = audio_branch(job)
     field = None if config.deformation == "none" else read_state(job.out / "deform.pt", job.family.recipe("deform"))
     reader = load_reader(job) if recipe.reads else None
@@ -155,8 +159,7 @@ def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     if job.begin is not None:
         print(f"render: {take_over(model, job.begin)}", flush=True)
     rows = Rows(tracks, stills, heard, motion, recipe)
-    stage = RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
-    return train(stage, job.run("render.pt"))
+    return RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
 
 
 def take_over(model: S3DNerf, path: Path) -> str:
@@ -197,19 +200,31 @@ def train_field(job: Job) -> bool:
     return train(stage, job.run("field.pt"))
 
 
+def train_finish(job: Job) -> bool:
+    """Stage 5, the pictures' networks get used to stage 4's field, which stays as it is."""
+    family = job.family
+    recipe = replace(family.render, rate=family.render.rate / 2, field_rate=0.0, warm_up=20, adversary_from=0.0)
+    stage = render_stage(job, job.adapt(replace(recipe, steps=family.finish_steps)))
+    before = read_state(job.out / "render.pt", family.recipe("render"))
+    stage.model.load_state_dict(before["model"])
+    stage.model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
+    if stage.opponent is not None:
+        stage.opponent.restore(before)
+    return train(stage, job.run("finish.pt"))
+
+
 def pack(job: Job) -> bool:
-    """Write the checkpoint of what stages 3 and 4 left; nothing is learned."""
+    """Write the checkpoint of what the stages left; nothing is learned."""
     pack_checkpoint(job)
     return True
 
 
 def pack_checkpoint(job: Job) -> Path:
-    """Make the checkpoint of what stage 3 left, with stage 4's field where that has run; gives its path."""
+    """Make the checkpoint of what stage 5 left, or else stage 3; gives its path."""
     family, motion = job.family, lip_motion(job)
     model = S3DNerf(family.config)
-    model.load_state_dict(read_state(job.out / "render.pt", family.recipe("render"))["model"])
-    if (job.out / "field.pt").exists():
-        model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
+    last = "finish" if (job.out / "finish.pt").exists() else "render"
+    model.load_state_dict(read_state(job.out / f"{last}.pt", family.recipe(last))["model"])
     branch = AudioBranch(family.config)
     branch.features, branch.network = model.features, model.audio
     told: Calibration = calibrate(branch.eval(), calibration_clips(job), motion, family.config)
