@@ -18,6 +18,7 @@ from tools.training.clips import Clip
 from tools.training.deform_stage import DeformRecipe
 from tools.training.faces import make_track
 from tools.training.family import Family
+from tools.training.field_stage import FieldRecipe
 from tools.training.heard import Heard
 from tools.training.perceptual_stage import PerceptualRecipe
 from tools.training.sync_stage import SyncRecipe
@@ -130,6 +131,8 @@ def quicken() -> Callable[[Family], Family]:
             perceptual=PerceptualRecipe(steps=2, pictures=2),
             sync=SyncRecipe(steps=2, clips=2, moments=3),
             render=replace(family.render, steps=3, **rows),
+            field=FieldRecipe(steps=2, batch=4),
+            finish_steps=2,
         )
 
     return quicken

@@ -27,7 +27,15 @@ def test_compact_runs_from_nothing_to_a_frame(family, data, tmp_path, capsys):
     assert not train_all(first)
     assert torch.load(tmp_path / "audio.pt")["step"] == 1
     assert train_all(replace(first, resume=True, stop_at=None))
-    for name, steps in (("audio", 3), ("deform", 3), ("sync", 2), ("perceptual", 2), ("render", 3)):
+    for name, steps in (
+        ("audio", 3),
+        ("deform", 3),
+        ("sync", 2),
+        ("perceptual", 2),
+        ("render", 3),
+        ("field", 2),
+        ("finish", 2),
+    ):
         assert torch.load(tmp_path / f"{name}.pt")["step"] == steps
     told = capsys.readouterr().out
     assert "hearing 2 clips" in told and "audio: held out: corr" in told and "VGG is not used" in told
@@ -40,7 +48,7 @@ def test_compact_runs_from_nothing_to_a_frame(family, data, tmp_path, capsys):
 
 
 def test_judges_are_trained_where_they_are_asked(family):
-    asked = ["audio", "deform", "sync", "perceptual", "render", "pack"]
+    asked = ["audio", "deform", "sync", "perceptual", "render", "field", "finish", "pack"]
     assert needed_stages(family) == asked
     silent = replace(family, render=replace(family.render, weights=replace(family.render.weights, sync=0.0)))
     assert needed_stages(silent) == [stage for stage in asked if stage != "sync"]
