@@ -12,14 +12,14 @@ from engine.compile.choice import GPU_BACKENDS, what_is_missing
 from engine.s3dnerf.checkpoint import load_checkpoint
 from engine.s3dnerf.engine import S3DNerfEngine
 from engine.s3dnerf.stage_examples import stages_of
-from tests.engine.compile.drawn import draw, drawn, relative_error
+from tests.engine.compile.drawn import draw, drawn, relative_errors
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU"),
 ]
 STAGES = ["hear", "deform", "render", "render_thrifty", "paint"]
-TOLERANCE = 0.02  # of the largest value
+LARGEST, MEAN = 0.04, 0.002  # errors in parts of the largest value
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +49,8 @@ def test_a_stage_computes_what_eager_computes(stages, backend, name):
     arguments, wanted = drawn()[name]
     run(*(x + 0.1 for x in arguments))  # nothing of this is left in the next
     for given, result in zip(run(*arguments), wanted, strict=True):
-        assert relative_error(given, result) < TOLERANCE
+        largest, mean = relative_errors(given, result)
+        assert largest < LARGEST and mean < MEAN
 
 
 def test_arguments_on_the_gpu_are_taken_as_well(stages, backend):

@@ -16,12 +16,14 @@ from engine.s3dnerf.engine import S3DNerfEngine
 
 ASSETS = DEFAULT_CHECKPOINT.parent
 HOP = 640
-HOPS = 25  # the last of which is drawn, in mid-word
+QUIET_HOPS = 26  # before the sample's first word
+HOPS = 12  # the last of which is drawn, with the mouth open
 
 
 def speech() -> np.ndarray:
     """Float32 [HOPS, HOP]."""
     with wave.open(str(ASSETS / "sample_speech.wav")) as file:
+        file.setpos(QUIET_HOPS * HOP)
         samples = np.frombuffer(file.readframes(HOPS * HOP), np.int16)
     return samples.astype(np.float32).reshape(HOPS, HOP) / 32768
 
@@ -56,7 +58,8 @@ def drawn() -> dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
     return seen
 
 
-def relative_error(given: Tensor, wanted: Tensor) -> float:
-    """The largest difference, in parts of the largest value wanted."""
+def relative_errors(given: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """The largest and the mean difference, in parts of the largest value wanted."""
     assert given.shape == wanted.shape and given.dtype == torch.float32 and given.device.type == "cpu"
-    return float((given - wanted).abs().max() / wanted.abs().max())
+    error = (given - wanted).abs() / wanted.abs().max()
+    return float(error.max()), float(error.mean())

@@ -6,10 +6,10 @@ import torch
 from engine.compile import compile_stage
 from engine.s3dnerf.checkpoint import load_checkpoint
 from engine.s3dnerf.stage_examples import stages_of
-from tests.engine.compile.drawn import drawn, relative_error
+from tests.engine.compile.drawn import drawn, relative_errors
 
 torch.set_num_threads(1)
-TOLERANCE = 0.03  # of the largest value: bfloat16 where the CPU has it
+LARGEST, MEAN = 0.08, 0.003  # errors in parts of the largest value: bfloat16 where the CPU has it
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,8 @@ def test_openvino_computes_what_eager_computes(stages, name):
     arguments, wanted = drawn()[name]
     for _ in range(2):  # nothing of the first call is left in the second
         for given, result in zip(run(*arguments), wanted, strict=True):
-            assert relative_error(given, result) < TOLERANCE
+            largest, mean = relative_errors(given, result)
+            assert largest < LARGEST and mean < MEAN
 
 
 @pytest.mark.parametrize("name", ["render", "render_thrifty"])
@@ -39,7 +40,7 @@ def test_the_render_stage_for_gpus_draws_the_same_face(name):
     run = compile_stage(name, stage, example, "eager", "test")
     arguments, wanted = drawn()[name]
     for given, result in zip(run(*arguments), wanted, strict=True):
-        assert relative_error(given, result) < 1e-3
+        assert relative_errors(given, result)[0] < 1e-3
 
 
 @pytest.mark.parametrize("name", ["hear", "deform", "render", "render_thrifty", "paint"])

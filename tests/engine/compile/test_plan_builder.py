@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from engine.compile import plan_builder
 from engine.compile.onnx_export import MOST_ROWS, export_onnx
 from engine.compile.plan_builder import (
     LibraryName,
@@ -67,6 +68,18 @@ def test_a_stage_that_takes_one_row_has_fixed_shapes():
     stage = OneRow()
     built = PlanMaker(RTX, "one", stage, two()[1][:1]).build("sm_89")
     assert [(b.shape, b.profile) for b in built.inputs] == [((1, 4), ())]
+
+
+def test_a_batch_that_the_library_cannot_build_leaves_a_plan_for_one_row(monkeypatch, caplog):
+    def fails_at_batches(name, stage, capability):
+        if stage.rows > 1:
+            raise EngineUnavailable("an internal error")
+        return build_plan(name, stage, capability)
+
+    monkeypatch.setattr(plan_builder, "build_plan", fails_at_batches)
+    built = PlanMaker(RTX, "two", *two()).build("sm_89")
+    assert [b.shape for b in built.inputs] == [(1, 4), (1, 2, 8, 8)]
+    assert "the two stage gets a plan for one row at a time: an internal error" in caplog.text
 
 
 def test_a_capability_that_it_cannot_build_for_is_refused_with_those_that_it_can():
