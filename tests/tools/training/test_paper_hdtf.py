@@ -64,7 +64,7 @@ def job(config, quicken, data, tmp_path) -> Job:
 
 def test_it_starts_steps_and_goes_on(job, weights, tmp_path):
     stages = needed_stages(job.family)
-    assert stages == ["audio", "deform", "sync", "perceptual", "render", "pack"]
+    assert stages == ["audio", "deform", "sync", "perceptual", "render", "field", "finish", "pack"]
     for stage in stages[:-1]:
         assert not STAGES[stage](replace(job, stop_at=time.monotonic()))
         assert torch.load(tmp_path / f"{stage}.pt")["step"] == 1
