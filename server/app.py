@@ -225,7 +225,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
             "sessions": len(house.sessions),
             "capacity": house.worker.capacity.to_json() if house.worker.capacity else None,
             "mark": config.marked,
-            "ice_servers": [{"urls": url} for url in config.ice_servers],
+            **config.network.hand_out(),
         }
 
     @app.get("/metrics")

@@ -91,7 +91,7 @@ class Session:
         self._peer = Peer(
             self._audio,
             self._video,
-            ice_servers=config.ice_servers,
+            network=config.network,
             changed=self._peer_changed,
             max_candidates=config.limits.candidates,
         )

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid
+from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid, ServerFull
+from server.ice_gathering import make_connection, shape_candidates
 from server.jitter import pass_straight_through
+from server.network import NetworkConfig
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Peer:
 
     Args:
         audio, video: what is sent.
-        ice_servers: stun: and turn: URLs.
+        network: STUN and TURN servers, and our own ports.
         changed: called with the connection's new state: ``connecting``, ``connected``, ``failed``, ``closed``.
         max_candidates: most that may be added.
     """
@@ -76,17 +78,16 @@ class Peer:
         audio: MediaStreamTrack,
         video: MediaStreamTrack,
         *,
-        ice_servers: tuple[str, ...],
+        network: NetworkConfig,
         changed: Callable[[str], None],
         max_candidates: int,
     ) -> None:
-        # An empty list, not None: None would mean a public STUN server.
-        servers = [RTCIceServer(urls=url) for url in ice_servers]
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._connection = make_connection(network)
         self._sound = self._connection.addTransceiver(audio, "sendrecv")
         self._picture = self._connection.addTransceiver(video, "sendonly")
         self._candidates_left = max_candidates
         self._tasks: set[asyncio.Task[None]] = set()
+        shape_candidates(self._connection, network)
         pass_straight_through(self._sound.receiver)
         # One stream id for both, so that the receiver plays them in sync. aiortc sets it per
         # connection since 1.10; said again here because so much hangs on it.
@@ -110,6 +111,7 @@ class Peer:
 
         Raises:
             OfferInvalid: it cannot be answered; the peer must be closed.
+            ServerFull: no UDP port is left for it.
         """
         capabilities = RTCRtpSender.getCapabilities("video").codecs
         wanted = [c for name in ((codec,) if codec else CODECS) for c in capabilities if c.name.upper() == name]
@@ -117,6 +119,8 @@ class Peer:
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
             await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except ServerFull:  # no port is left
+            raise
         except Exception as error:  # see read_offer
             if "Failed to set remote video" in str(error):
                 raise CodecUnsupported(
