@@ -13,11 +13,13 @@ from engine.api import Avatar, Engine
 from engine.errors import VisavisError
 from engine.trace import Trace, TraceFile
 from server.capacity import usable_cores
+from server.check_peers import CheckPeers
 from server.config import ServerConfig
 from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.loop_lag import LoopLag
+from server.relay_watch import RelayWatch
 from server.sessions import Sessions
 from server.shelves import Shelves
 
@@ -54,6 +56,8 @@ class House:
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
         self.loop_lag = LoopLag(loop)
+        self.check_peers = CheckPeers(config.network)
+        self.relay_watch = RelayWatch(config.network)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
         self._io = ThreadPoolExecutor(4, "visavis-io")
@@ -64,11 +68,14 @@ class House:
         """Begin to load the engine, and to sweep."""
         self.worker.start()
         self.loop_lag.start()
+        self.relay_watch.start()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
 
     async def close(self) -> None:
         await self.sessions.close()
+        await self.check_peers.close()
+        await self.relay_watch.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
