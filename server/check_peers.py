@@ -122,7 +122,7 @@ def _read_offer(sdp: str, max_candidates: int) -> str:
         raise OfferInvalid(f"the offer is not SDP that can be read ({error!r})") from error
     if [section.kind for section in media] != ["application"]:
         raise OfferInvalid(
-            f"the offer has sections {[s.kind for s in media]}: for a check it must have one data channel and nothing else"
+            f"the offer has sections {[s.kind for s in media]}: a check wants one data channel and nothing else"
         )
     if len(media[0].ice_candidates) > max_candidates:
         raise OfferInvalid(f"the offer has more than {max_candidates} candidates")

@@ -138,8 +138,8 @@ async def _probe_turn(url: IceUrl, credentials: Credentials) -> Probe:
             url=str(url),
             ok=False,
             detail=f"it gives a relay over {url.by} at {relay[0]}, but nothing comes through it",
-            remedy=f"open the TURN server's relay ports (min-port to max-port, UDP) at {relay[0]} in its firewall; behind "
-            "a NAT set its external-ip; see that denied-peer-ip does not name this machine",
+            remedy=f"open the TURN server's relay ports (min-port to max-port, UDP) at {relay[0]} in its firewall; "
+            "behind a NAT set its external-ip; see that denied-peer-ip does not name this machine",
         )
     detail = f"it relays over {url.by}, there and back in {round_trip_ms:.0f} ms"
     return Probe(url=str(url), ok=True, detail=detail, round_trip_ms=round_trip_ms)
@@ -192,7 +192,7 @@ def _explain(error: Exception, url: IceUrl) -> tuple[str, str]:
     place = f"{url.host}:{url.port}"
     kind = "TURN" if url.relays else "STUN"
     if isinstance(error, socket.gaierror):
-        return f"no machine is called {url.host!r} ({error.strerror})", "correct the name in --ice-server, or mend the DNS"
+        return f"no machine is called {url.host!r} ({error.strerror})", "correct --ice-server, or mend the DNS"
     if isinstance(error, ConnectionRefusedError):
         return (
             f"nothing listens at {place} over {url.by}",
@@ -201,7 +201,7 @@ def _explain(error: Exception, url: IceUrl) -> tuple[str, str]:
     if isinstance(error, TimeoutError | stun.TransactionTimeout):
         return (
             f"no answer from {place} over {url.by} within {ANSWER_S:g} s",
-            f"see that the {kind} server runs and that every firewall on the way lets {url.by} to port {url.port} through",
+            f"see that the {kind} server runs, and that all firewalls on the way let {url.by} to port {url.port} through",
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
@@ -209,7 +209,7 @@ def _explain(error: Exception, url: IceUrl) -> tuple[str, str]:
             f"give the TURN server a certificate for {url.host} of an authority that browsers know (cert and pkey)",
         )
     if isinstance(error, ssl.SSLError):
-        return f"{place} does not speak TLS ({error.reason})", "set tls-listening-port, cert and pkey there, or use turn:"
+        return f"{place} does not speak TLS ({error.reason})", "set cert and pkey there, or use turn: instead"
     if isinstance(error, stun.TransactionFailed):
         code, reason = error.response.attributes.get("ERROR-CODE", (0, "no reason given"))
         said, remedy = _REFUSALS.get(code, ("it refuses", "look into the TURN server's log"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -40,7 +41,7 @@ class Coturn:
     def relayed_bytes(self) -> int:
         """What finished allocations have carried, both ways, as the log tells it."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if "peer usage: " in line]
-        return sum(int(part.split("=")[1]) for line in lines for part in line.replace(",", " ").split() if part[:3] in ("rb=", "sb="))
+        return sum(int(count) for line in lines for count in re.findall(r"[rs]b=(\d+)", line))
 
 
 @contextlib.contextmanager

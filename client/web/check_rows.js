@@ -111,12 +111,12 @@ export async function checkUdp() {
 export async function checkStun(iceServers) {
   const stun = iceServers.filter(({ urls }) => urls.some((url) => url.startsWith("stun:")));
   if (stun.length === 0) return skip("No STUN server is set up. It is not needed where the server has a public address.");
-  const { candidates, errors } = await gather(stun);
+  const { candidates, errors, complete } = await gather(stun);
   const seen = candidates.find((c) => c.type === "srflx");
   if (seen) return ok(`The STUN server sees you as ${seen.address}, so there is a NAT between, and it is passed.`);
-  if (errors.length > 0) {
+  if (errors.length > 0 || !complete) {
     return warn(
-      `No address came from the STUN server (${tellErrors(errors)}).`,
+      `No address came from the STUN server (${tellErrors(errors) || "no answer"}).`,
       "It is down, or UDP does not leave this network. If UDP works above, calls work all the same.",
     );
   }

@@ -11,8 +11,9 @@ const PING_MS = 2_000;
 /**
  * The candidates that this browser finds.
  *
- * @typedef {{candidates: RTCIceCandidate[], errors: Array<{url: string, code: number, text: string}>}} Gathered
- *   `errors`: what STUN and TURN servers answered, or that they did not.
+ * @typedef {{candidates: RTCIceCandidate[], errors: Array<{url: string, code: number, text: string}>,
+ *   complete: boolean}} Gathered
+ *   `errors`: what STUN and TURN servers answered, or that they did not. `complete`: all had answered in time.
  */
 
 /** @returns {Promise<Gathered>} without telling anybody. */
@@ -59,7 +60,7 @@ export function tellErrors(errors) {
 const isRelay = (candidate) => candidate.type === "relay";
 
 class Path {
-  gathered = { candidates: [], errors: [] };
+  gathered = { candidates: [], errors: [], complete: false };
 
   constructor(configuration) {
     this.peer = new RTCPeerConnection(configuration);
@@ -73,6 +74,7 @@ class Path {
     const done = new Promise((resolve) => {
       this.peer.onicecandidate = ({ candidate }) => {
         if (candidate?.candidate) this.gathered.candidates.push(candidate);
+        if (!candidate) this.gathered.complete = true;
         if (!candidate || (candidate.candidate && enough(candidate))) resolve();
       };
     });
