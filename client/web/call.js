@@ -1,6 +1,6 @@
 // The page of a room: the lobby (name, portrait, microphone, preview), then the room.
 
-import { checkReady, fetchIceServers, fetchInfo } from "./api.js";
+import { checkReady, fetchIceServers } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { Problem } from "./problems.js";
@@ -13,7 +13,6 @@ const $ = (id) => document.getElementById(id);
 const roomName = decodeURIComponent(location.pathname.split("/").pop());
 const picker = new AvatarPicker({ group: $("portraits"), kept: $("kept"), deleteButton: $("delete") });
 const tiles = new Tiles($("tiles"));
-let info = null;
 let microphone = null; // {stream, meter} while it is open
 let preview = null; // a Session
 let room = null;
@@ -29,7 +28,6 @@ async function load() {
   listMicrophones($("microphone")).catch(() => {}); // a list without names is no failure
   try {
     await waitUntilReady();
-    info = await fetchInfo();
     await picker.refresh();
   } catch (error) {
     showProblem($("problem"), error, { onRetry: () => location.reload() });
