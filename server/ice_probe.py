@@ -201,7 +201,7 @@ def _explain(error: Exception, url: IceUrl) -> tuple[str, str]:
     if isinstance(error, TimeoutError | stun.TransactionTimeout):
         return (
             f"no answer from {place} over {url.by} within {ANSWER_S:g} s",
-            f"see that the {kind} server runs, and that all firewalls on the way let {url.by} to port {url.port} through",
+            f"see that the {kind} server runs, and that all firewalls between let {url.by} to port {url.port} through",
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return (

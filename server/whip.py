@@ -124,7 +124,8 @@ def ice_links(config: ServerConfig) -> list[str]:
     for server in config.network.hand_out()["ice_servers"]:
         login = ""
         if "username" in server:
-            login = f'; username="{server["username"]}"; credential="{server["credential"]}"; credential-type="password"'
+            name, password = server["username"], server["credential"]
+            login = f'; username="{name}"; credential="{password}"; credential-type="password"'
         links += [f'<{url}>; rel="ice-server"{login}' for url in server["urls"]]
     return links
 
