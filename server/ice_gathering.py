@@ -58,12 +58,12 @@ def shape_candidates(connection: RTCPeerConnection, network: NetworkConfig) -> N
 
 
 async def _gather(
-    gather: Gather, network: NetworkConfig, component: int, addresses: list[str], timeout: float = GATHER_S
+    gather: Gather, network: NetworkConfig, component: int, addresses: list[str], timeout: float | None = None
 ) -> list[aioice.Candidate]:
     _wrap(asyncio.get_running_loop())
     token = _ports.set(network.udp_ports)
     try:
-        candidates = await gather(component, addresses, timeout)
+        candidates = await gather(component, addresses, timeout or GATHER_S)
     finally:
         _ports.reset(token)
     hosts = [c for c in candidates if c.type == "host"]
@@ -96,7 +96,7 @@ def _wrap(loop: asyncio.AbstractEventLoop) -> None:
         raise OSError(errno.EADDRINUSE, f"no UDP port of {ports} is free on {local_addr[0]}")
 
     setattr(loop, _WRAPPED, True)
-    loop.create_datagram_endpoint = bind_within  # type: ignore[method-assign]
+    loop.create_datagram_endpoint = bind_within  # type: ignore[method-assign, assignment]
 
 
 def _in_public(hosts: list[aioice.Candidate], public: str | None) -> list[aioice.Candidate]:

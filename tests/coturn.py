@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import ipaddress
 import re
 import shutil
 import socket
@@ -14,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from aioice.ice import get_host_addresses
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 SECRET = "a secret shared with coturn"
 READY_S = 20
@@ -45,10 +50,10 @@ class Coturn:
 
 
 @contextlib.contextmanager
-def running_coturn(folder: Path) -> Iterator[Coturn]:
+def running_coturn(folder: Path, *, tls: bool = False) -> Iterator[Coturn]:
     """Start one; skips the test where coturn or an address other than the loopback is missing.
 
-    It listens on an address of the machine itself, not on 127.0.0.1: WebRTC never uses that one.
+    With ``tls`` it has a certificate, ``folder/"cert.pem"``, which nobody trusts by itself. It listens on an address of the machine itself, not on 127.0.0.1: WebRTC never uses that one.
     """
     program = shutil.which("turnserver")
     if program is None:
@@ -61,9 +66,14 @@ def running_coturn(folder: Path) -> Iterator[Coturn]:
     command = [
         *(program, "-n", "--listening-ip", host, "--relay-ip", host, "--listening-port", str(port)),
         *("--use-auth-secret", "--static-auth-secret", SECRET, "--realm", "visavis.test"),
-        *("--no-cli", "--no-tls", "--no-dtls", "--verbose", "--log-file", "stdout", "--simple-log"),
+        *("--no-cli", "--no-dtls", "--verbose", "--log-file", "stdout", "--simple-log"),
         *("--pidfile", str(folder / "coturn.pid"), "--userdb", str(folder / "coturn.db"), "--relay-threads", "1"),
     ]
+    if tls:
+        certify(host, folder)
+        command += ["--cert", str(folder / "cert.pem"), "--pkey", str(folder / "key.pem")]
+    else:
+        command += ["--no-tls"]
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
     try:
@@ -72,6 +82,25 @@ def running_coturn(folder: Path) -> Iterator[Coturn]:
     finally:
         process.kill()
         process.wait()
+
+
+def certify(host: str, folder: Path) -> None:
+    """Write ``cert.pem``, signed by itself, and ``key.pem`` for an address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "coturn of a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 def free_port(host: str) -> int:

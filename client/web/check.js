@@ -18,6 +18,7 @@ const VERDICTS = { wait: "Waits", busy: "Checking…", ok: "Good", warn: "Carefu
 
 let iceServers = []; // fetched when the first check needs them
 
+// In two lanes: what opens connections to the server does so one after the other, since each takes one of its ports.
 const CHECKS = [
   { id: "microphone", title: "Microphone", run: checkMicrophone },
   { id: "codecs", title: "Codecs", run: checkCodecs },
@@ -30,6 +31,7 @@ const CHECKS = [
   { id: "servers-view", title: "The server's own view", run: checkServersView },
 ];
 const RELAYS = ["turn-udp", "turn-tcp", "turn-tls"];
+const WAYS = ["udp", ...RELAYS];
 
 async function start() {
   hideProblem($("problem"));
@@ -39,11 +41,9 @@ async function start() {
   const found = {};
   try {
     ({ ice_servers: iceServers } = await fetchIceServers());
-    for (const check of CHECKS) {
-      show(check, { verdict: "busy", detail: "", advice: "" });
-      found[check.id] = await guarded(check.run);
-      show(check, found[check.id]);
-    }
+    const ways = CHECKS.filter(({ id }) => WAYS.includes(id));
+    const others = CHECKS.filter(({ id }) => !WAYS.includes(id));
+    await Promise.all([runAll(ways, found), runAll(others, found)]);
     say($("verdict"), sumUp(found));
     $("copy").disabled = false;
   } catch (error) {
@@ -52,6 +52,15 @@ async function start() {
   } finally {
     $("start").disabled = false;
     $("start").textContent = "Check again";
+  }
+}
+
+/** One after the other. */
+async function runAll(checks, found) {
+  for (const check of checks) {
+    show(check, { verdict: "busy", detail: "", advice: "" });
+    found[check.id] = await guarded(check.run);
+    show(check, found[check.id]);
   }
 }
 

@@ -113,14 +113,14 @@ export async function checkStun(iceServers) {
   if (stun.length === 0) return skip("No STUN server is set up. It is not needed where the server has a public address.");
   const { candidates, errors, complete } = await gather(stun);
   const seen = candidates.find((c) => c.type === "srflx");
-  if (seen) return ok(`The STUN server sees you as ${seen.address}, so there is a NAT between, and it is passed.`);
+  if (seen) return ok(`The STUN server answers, and sees you as ${seen.address}.`);
   if (errors.length > 0 || !complete) {
     return warn(
       `No address came from the STUN server (${tellErrors(errors) || "no answer"}).`,
       "It is down, or UDP does not leave this network. If UDP works above, calls work all the same.",
     );
   }
-  return ok("No NAT was found: you have the address that the world sees.");
+  return ok("The STUN server answers, and sees you under this machine's own address: there is no NAT between.");
 }
 
 /**

@@ -3,7 +3,7 @@
 import { postCheck } from "./api.js";
 import { Problem } from "./problems.js";
 
-const GATHER_MS = 6_000; // Chrome gives up on a STUN server after about 10 s; a call would not wait so long
+const GATHER_MS = 4_000; // Chrome gives up on a STUN server after about 10 s; a call would not wait so long
 const CONNECT_MS = 10_000;
 const PINGS = 5;
 const PING_MS = 2_000;

@@ -3,7 +3,7 @@ import asyncio
 import httpx
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from server import check_peers
+from server import check_peers, ice_gathering
 from server.network import NetworkConfig
 from tests.server.caller import Server
 from tests.server.conftest import Serve
@@ -78,7 +78,8 @@ async def test_servers_that_are_down_are_told_in_words(serve: Serve, caplog) -> 
     assert "turn:127.0.0.1:9?transport=tcp does not work" in caplog.text  # said at the start, unasked
 
 
-async def test_a_call_is_made_although_the_servers_are_down(serve: Serve) -> None:
+async def test_a_call_is_made_although_the_servers_are_down(serve: Serve, monkeypatch) -> None:
+    monkeypatch.setattr(ice_gathering, "GATHER_S", 0.5)
     server = await serve(network=NOWHERE)
     caller = await server.call()
     await caller.wait_for(frames=3)

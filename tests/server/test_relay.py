@@ -10,6 +10,7 @@ import pytest
 from aiortc import RTCConfiguration, RTCIceServer
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
+from server import ice_probe
 from server.ice_probe import probe, probe_all
 from server.ice_servers import make_credentials, parse_ice_url
 from server.network import NetworkConfig
@@ -50,10 +51,11 @@ async def test_a_relay_that_works_is_told_with_its_round_trip(coturn: Coturn) ->
     assert "relays over UDP" in found[0].detail and "relays over TCP" in found[1].detail
 
 
-async def test_a_wrong_secret_is_told_from_a_server_that_is_down(coturn: Coturn) -> None:
+async def test_a_wrong_secret_is_told_from_a_server_that_is_down(coturn: Coturn, monkeypatch) -> None:
     [refused] = await probe_all(NetworkConfig(ice_servers=(coturn.url,), turn_secret="not the secret"))
     assert not refused.ok and "401" in refused.detail and "static-auth-secret" in refused.remedy
     coturn.stop()
+    monkeypatch.setattr(ice_probe, "ANSWER_S", 1.0)
     [down, silent] = await probe_all(use(coturn, "?transport=tcp", ""))
     assert "nothing listens" in down.detail and "coturn" in down.remedy
     assert "no answer" in silent.detail and "firewall" in silent.remedy
@@ -68,3 +70,13 @@ async def test_expired_credentials_are_refused(coturn: Coturn) -> None:
 async def test_a_name_nobody_has_is_told() -> None:
     [lost] = await probe_all(NetworkConfig(ice_servers=("stun:nosuch.invalid",)))
     assert not lost.ok and "no machine is called 'nosuch.invalid'" in lost.detail and "--ice-server" in lost.remedy
+
+
+async def test_a_relay_over_tls_wants_a_certificate_that_is_trusted(tmp_path: Path, monkeypatch) -> None:
+    with running_coturn(tmp_path, tls=True) as coturn:
+        network = NetworkConfig(ice_servers=(f"turns:{coturn.host}:{coturn.port}",), turn_secret=coturn.secret)
+        [strange] = await probe_all(network)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        [trusted] = await probe_all(network)
+    assert not strange.ok and "not to be trusted" in strange.detail and "certificate" in strange.remedy
+    assert trusted.ok and "relays over TLS" in trusted.detail
