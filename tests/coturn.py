@@ -53,7 +53,8 @@ class Coturn:
 def running_coturn(folder: Path, *, tls: bool = False) -> Iterator[Coturn]:
     """Start one; skips the test where coturn or an address other than the loopback is missing.
 
-    With ``tls`` it has a certificate, ``folder/"cert.pem"``, which nobody trusts by itself. It listens on an address of the machine itself, not on 127.0.0.1: WebRTC never uses that one.
+    With ``tls`` it has a certificate, ``folder/"cert.pem"``, which nobody trusts by itself. It listens on an address
+    of the machine itself, not on 127.0.0.1: WebRTC never uses that one.
     """
     program = shutil.which("turnserver")
     if program is None:

@@ -84,3 +84,25 @@ async def test_a_call_is_made_although_the_servers_are_down(serve: Serve, monkey
     caller = await server.call()
     await caller.wait_for(frames=3)
     await server.http.delete(f"/v1/sessions/{caller.id}")
+
+
+async def test_the_page_asks_for_the_key_it_lacks(serve: Serve) -> None:
+    server = await serve(api_key="long enough")
+    assert "Can you call from here?" in (await server.http.get("/check")).text
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as stranger:
+        asked = await stranger.get("/check")
+        assert asked.status_code == 401 and "This server needs a key" in asked.text
+        let_in = await stranger.get("/check?key=long enough")
+        assert let_in.status_code == 303 and let_in.headers["location"] == "/check"
+
+
+async def test_publishers_get_relays_with_credentials(serve: Serve) -> None:
+    """RFC 9725, section 4.6."""
+    server = await serve(api_key="long enough", network=NOWHERE)
+    links = (await server.http.options("/whip/anna")).headers.get_list("link")
+    assert links[0] == '<stun:127.0.0.1:9>; rel="ice-server"'
+    assert links[1].startswith('<turn:127.0.0.1:9?transport=tcp>; rel="ice-server"; username="')
+    assert 'credential-type="password"' in links[1]
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as stranger:
+        refused = await stranger.options("/whip/anna")
+    assert refused.status_code == 401 and "link" not in refused.headers
