@@ -141,7 +141,8 @@ async def _probe_turn(url: IceUrl, credentials: Credentials) -> Probe:
             remedy=f"open the TURN server's relay ports (min-port to max-port, UDP) at {relay[0]} in its firewall; "
             "behind a NAT set its external-ip; see that denied-peer-ip does not name this machine",
         )
-    detail = f"it relays over {url.by}, there and back in {round_trip_ms:.0f} ms"
+    took = f"in {round_trip_ms:.0f} ms" if round_trip_ms >= 1 else "in less than 1 ms"
+    detail = f"it relays over {url.by}, there and back {took}"
     return Probe(url=str(url), ok=True, detail=detail, round_trip_ms=round_trip_ms)
 
 
