@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import av
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
@@ -122,7 +123,7 @@ class Peer:
         self._connection.addTransceiver("video", "recvonly")
         for transceiver in self._connection.getTransceivers():
             kind = transceiver.kind
-            tap(transceiver.receiver, self.make_tap(kind), lambda ticks, s, kind=kind: self.on_report(kind, ticks, s))
+            tap(transceiver.receiver, self.make_tap(kind), functools.partial(self.on_report, kind))
         self._connection.on("connectionstatechange", self._connection_changed)
         await self._connection.setLocalDescription(await self._connection.createOffer())
         offer = {"type": "offer", "sdp": self._connection.localDescription.sdp}
@@ -137,9 +138,9 @@ class Peer:
 
     async def _first_picture(self) -> None:
         """Wait for it, or for the end that comes before."""
-        lives = asyncio.ensure_future(self._lives.wait())
+        lives: asyncio.Future[Any] = asyncio.ensure_future(self._lives.wait())
         try:
-            await asyncio.wait([lives, self._ended], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({lives, self._ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             lives.cancel()
         if not self._lives.is_set():
@@ -180,7 +181,7 @@ class Peer:
 
     async def _follow(self, url: str) -> None:
         reason = "its control connection broke"
-        proxy = None if is_loopback(self._url) else True
+        proxy: Literal[True] | None = None if is_loopback(self._url) else True
         try:
             async with connect(url, proxy=proxy, additional_headers=bearer(self._key)) as self._socket:
                 async for text in self._socket:

@@ -102,8 +102,8 @@ class Tap(JitterBuffer):
         if patient and len(self._held) <= MAX_HELD:
             return
         self._gap_since_s = None
-        ordered = sorted(self._held, key=lambda number: (number - self._next) & 0xFFFF)
         at, torn = self._next, True
+        ordered = sorted(self._held, key=lambda number, first=at: (number - first) & 0xFFFF)  # type: ignore[misc]
         while ordered:
             number = ordered[0]
             if number != at:

@@ -32,6 +32,7 @@ class ServerProcess:
         max_sessions: most sessions it takes; None leaves it to the server.
         trace: where it writes every stage's times; whole once it has stopped.
         environment: variables that it has beside ours.
+        own_group: Ctrl-C on the terminal does not reach it; whoever started it stops it.
 
     Raises:
         ServerTrouble: it ended or did not get ready within START_TIMEOUT_S; says what it wrote last.
@@ -44,6 +45,7 @@ class ServerProcess:
         max_sessions: int | None = None,
         trace: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        own_group: bool = False,
     ) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # not a pipe: nobody would read it
         command = [sys.executable, "-m", "server.main", "--host", "127.0.0.1", "--port", "0", "--engine", engine]
@@ -60,6 +62,7 @@ class ServerProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            start_new_session=own_group,
         )
         try:
             self.url = self._wait_for_url(begun_s + START_TIMEOUT_S)
@@ -90,6 +93,11 @@ class ServerProcess:
         """Processor time used so far, all threads."""
         used = psutil.Process(self._process.pid).cpu_times()
         return used.user + used.system
+
+    def kill(self) -> None:
+        """End it without a word, as a machine that loses power does."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         """Stop it, politely first. May be repeated."""
