@@ -198,10 +198,10 @@ class Show:
         if self._failure is not None:
             raise self._failure
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, *, in_window: bool = True) -> None:
         """Tell the user, on the terminal and in the window."""
         print(f"visavis live: {' '.join(words.split())}", flush=True)
-        if self._window is not None:
+        if self._window is not None and in_window:
             self._window.say(words)
 
     # ---- opening ---------------------------------------------------------------------------------
@@ -336,7 +336,8 @@ class Show:
                 skew, stats = gauge.read(), call.stats
                 self.say(
                     f"{stats.get('fps')} frames/s, delay {stats.get('delay_ms')} ms in the server and "
-                    f"{1000 * call.timeline.buffer_s:.0f} ms here; pictures leave after their sound by {skew}"
+                    f"{1000 * call.timeline.buffer_s:.0f} ms here; pictures leave after their sound by {skew}",
+                    in_window=False,
                 )
 
     # ---- what the user does ----------------------------------------------------------------------

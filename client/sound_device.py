@@ -17,6 +17,7 @@ from client.player import Player
 from client.speech import SOUND_RATE_HZ, CapturedSpeech
 
 BLOCK_S = 0.02
+LATENCY_S = 0.06  # asked of the driver: three blocks; "low" makes PulseAudio's ALSA plug-in run dry
 MAX_LATENCY_S = 1.0  # what a driver claims beyond this is nonsense
 DEFAULT = "default"
 
@@ -134,7 +135,6 @@ class Capture:
             channels=1,
             dtype="int16",
             callback=self._hear,
-            blocksize=int(rate_hz * BLOCK_S),
         )
 
     def close(self) -> None:
@@ -236,7 +236,13 @@ def _usable_rate(kind: str, device: SoundDevice, channels: int) -> float:
 def _open(stream: str, device: SoundDevice, rate_hz: float, **settings: Any) -> Any:
     sd = load_portaudio()
     try:
-        opened = getattr(sd, stream)(device=device.index, samplerate=rate_hz, **settings)
+        opened = getattr(sd, stream)(
+            device=device.index,
+            samplerate=rate_hz,
+            blocksize=int(rate_hz * BLOCK_S),
+            latency=LATENCY_S,
+            **settings,
+        )
         opened.start()
     except sd.PortAudioError as error:
         raise SoundUnavailable(

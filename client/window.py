@@ -82,7 +82,9 @@ class Window:
         root.title("Visavis: synthetic avatar")
         root.configure(background=BACKGROUND)
         root.geometry(f"{FIRST_EDGE}x{FIRST_EDGE + 28}")
-        self._label = tk.Label(root, textvariable=(words := tk.StringVar(root)), background=BACKGROUND, fg="#d0d0d0")
+        self._label = tk.Label(
+            root, textvariable=(words := tk.StringVar(root)), background=BACKGROUND, fg="#d0d0d0", wraplength=FIRST_EDGE
+        )
         self._label.pack(side="bottom", fill="x")
         self._canvas = tk.Label(root, background=BACKGROUND, borderwidth=0)
         self._canvas.pack(expand=True, fill="both")
