@@ -42,13 +42,13 @@ from engine.errors import (
     SeveralFaces,
     VisavisError,
 )
-from engine.mark import stamp
 from engine.registry import create_engine
 from server import metrics
 from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
 from server.control import serve_socket
+from server.cross_origin import CrossOrigin
 from server.docs_page import render_docs
 from server.errors import (
     CodecUnsupported,
@@ -67,8 +67,10 @@ from server.errors import (
 )
 from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
-from server.session import SessionOrder
+from server.live_avatar import SessionOrder
+from server.room_socket import add_rooms
 from server.signaling import read_offer
+from server.whip import add_whip
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +144,13 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     _add_pages(app, config)
     _add_avatars(app, config)
     _add_sessions(app, config)
+    add_whip(app, config)
+    add_rooms(app, config)
     limits = config.limits
     app.add_middleware(BodyLimit, limit_of=lambda p: limits.upload_bytes if p == "/v1/avatars" else limits.json_bytes)
     app.add_middleware(UploadLimit, path="/v1/avatars", rate=RateLimit(limits.uploads_per_minute))
-    app.add_middleware(Gate, api_key=config.api_key)
+    app.add_middleware(Gate, api_key=config.api_key, cross_origins=config.cross_origins)
+    app.add_middleware(CrossOrigin, origins=config.cross_origins)
     return app
 
 
@@ -186,10 +191,11 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
+    @app.get("/call/{name}", include_in_schema=False)
+    async def page(name: str | None = None) -> FileResponse:
         headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
         headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
-        return FileResponse(WEB_FOLDER / "index.html", headers=headers)
+        return FileResponse(WEB_FOLDER / ("index.html" if name is None else "call.html"), headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -308,16 +314,10 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         offer = read_offer(body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates)
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 
+        options = StreamOptions(seed=seed, motion=body.options.motion)
+
         async def make_order() -> SessionOrder:
-            avatar = await house.get_avatar(body.avatar_id)
-            rest = await house.blocking(lambda: stamp(avatar.crop)) if config.marked else avatar.crop
-            return SessionOrder(
-                avatar_id=body.avatar_id,
-                avatar=avatar,
-                rest=rest,
-                options=StreamOptions(seed=seed, motion=body.options.motion),
-                codec=body.options.codec,
-            )
+            return await house.make_order(body.avatar_id, options, body.options.codec)
 
         session, answer = await house.sessions.open(make_order, offer)
         return {

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from engine.api import Avatar, Engine
+from engine.api import Avatar, Engine, StreamOptions
 from engine.errors import VisavisError
+from engine.mark import stamp
 from engine.trace import Trace, TraceFile
 from server.capacity import usable_cores
 from server.config import ServerConfig
 from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
+from server.live_avatar import SessionOrder
 from server.loop_lag import LoopLag
+from server.rooms import Rooms
 from server.sessions import Sessions
 from server.shelves import Shelves
+from server.viewer import Viewers
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class House:
         )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
+        self.viewers = Viewers(config)
+        self.rooms = Rooms(self)
         self.loop_lag = LoopLag(loop)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
@@ -64,10 +70,13 @@ class House:
         """Begin to load the engine, and to sweep."""
         self.worker.start()
         self.loop_lag.start()
+        self.rooms.open()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
 
     async def close(self) -> None:
+        await self.rooms.close()
+        await self.viewers.close()
         await self.sessions.close()
         for task in self._tasks:
             task.cancel()
@@ -95,6 +104,12 @@ class House:
         """An avatar that fits the engine; may enrol it again."""
         enroller = self.worker.enroller()
         return await self.blocking(lambda: self.store.get(avatar_id, enroller))
+
+    async def make_order(self, avatar_id: str, options: StreamOptions, codec: str | None = None) -> SessionOrder:
+        """What a live avatar is made from: the avatar, and its picture at rest with the mark on it."""
+        avatar = await self.get_avatar(avatar_id)
+        rest = await self.blocking(lambda: stamp(avatar.crop)) if self.config.marked else avatar.crop
+        return SessionOrder(avatar_id=avatar_id, avatar=avatar, rest=rest, options=options, codec=codec)
 
     async def enrol(self, image: bytes) -> Avatar:
         """Make an avatar of an encoded picture.
