@@ -14,61 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from client.errors import DisplayUnavailable, OrderInvalid, ServerTrouble
+from client.arguments import LOCAL_SERVER, STATS_EVERY_S, build_parser, check_arguments
+from client.errors import ServerTrouble
 from client.service import check_url, request_json
 from engine.errors import AudioUnreadable, VisavisError
-from engine.registry import DEFAULT_ENGINE, engine_names
 
-LOCAL_SERVER = "http://127.0.0.1:8000"
 MAX_WAV_S = 600.0  # prepared speech is held in memory
-STATS_EVERY_S = 5.0
+WATCH_EVERY_S = 1.0
 LEAVE_S = 20.0  # what an orderly end may take; it needs the server's answers
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="visavis live",
-        description="Speak, and the avatar speaks: in a window, as a camera for other programs, or into a file.",
-        epilog="Keys, in the window, or on the terminal followed by Enter: m mutes, q ends.",
-    )
-    server = parser.add_argument_group("server")
-    server.add_argument(
-        "--server",
-        metavar="URL",
-        help=f"default: {LOCAL_SERVER}; where none answers there, one is started for as long as this program runs",
-    )
-    server.add_argument("--key", help="the server's API key; better: environment VISAVIS_API_KEY")
-    server.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names(), help="of a server started here")
-    server.add_argument("--codec", choices=("VP8", "H264"), help="default: whichever fits, VP8 first")
-    face = parser.add_argument_group("avatar")
-    face.add_argument("--avatar", metavar="ID", help="one that the server has; default: 'default'")
-    face.add_argument("--portrait", type=Path, metavar="FILE", help="send this picture, and take it back at the end")
-    face.add_argument(
-        "--consent", action="store_true", help="the person in --portrait is you, or has agreed to be animated"
-    )
-    face.add_argument("--motion", type=float, default=1.0, metavar="0...1", help="amount of idle motion; default 1")
-    sound = parser.add_argument_group("sound")
-    sound.add_argument("--list-devices", action="store_true", help="list the sound devices and end")
-    sound.add_argument("--input", metavar="DEVICE", help="microphone, by index or part of its name")
-    sound.add_argument("--wav", type=Path, metavar="FILE", help="speak this sound file instead of the microphone, once")
-    sound.add_argument("--loop", action="store_true", help="speak --wav over and over")
-    sound.add_argument(
-        "--output",
-        metavar="DEVICE",
-        help="play the avatar's sound there, by index, part of its name, or 'default'; otherwise it is not played",
-    )
-    sound.add_argument("--mute", action="store_true", help="begin muted")
-    seen = parser.add_argument_group("picture")
-    seen.add_argument("--virtual-camera", action="store_true", help="be a camera for other programs; no window then")
-    seen.add_argument("--camera", metavar="DEVICE", help="which virtual camera, e.g. /dev/video10; default: the first")
-    seen.add_argument("--camera-size", default="1280x720", metavar="WxH", help="default 1280x720")
-    window = seen.add_mutually_exclusive_group()
-    window.add_argument("--window", action="store_true", help="open a window beside the virtual camera")
-    window.add_argument("--no-window", action="store_true", help="open no window")
-    seen.add_argument("--out", type=Path, metavar="FILE.mp4", help="record what comes, picture and sound")
-    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long")
-    parser.add_argument("--stats", action="store_true", help=f"tell figures every {STATS_EVERY_S:.0f} s")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,33 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     Show(args).run()
     return 0
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """See that the wishes agree with each other, before anything is opened for them.
-
-    Raises:
-        OrderInvalid: they do not.
-    """
-    if args.portrait is not None and not args.consent:
-        raise OrderInvalid(
-            "--portrait needs --consent: with it you state that the person shown is you or has agreed to be animated"
-        )
-    if args.portrait is not None and args.avatar is not None:
-        raise OrderInvalid("--portrait and --avatar were both given: choose one")
-    if args.wav is not None and args.input is not None:
-        raise OrderInvalid("--wav and --input were both given: choose one")
-    if args.loop and args.wav is None:
-        raise OrderInvalid("--loop was given without --wav FILE")
-    if not 0 <= args.motion <= 1:
-        raise OrderInvalid(f"--motion is {args.motion:g}: it must be a number from 0 to 1")
-    if args.seconds is not None and not 0 < args.seconds < 1e7:
-        raise OrderInvalid(f"--seconds is {args.seconds:g}: it must be more than 0")
-    if args.no_window and not (args.virtual_camera or args.out or args.output):
-        raise OrderInvalid("nothing would be seen or heard: give --virtual-camera, --output DEVICE or --out FILE.mp4")
-    key = args.key or os.environ.get("VISAVIS_API_KEY") or ""
-    if not (key.isascii() and key.isprintable()):
-        raise OrderInvalid("the key has characters that no key has: copy it again")
 
 
 def read_speech(path: Path, *, most_s: float = MAX_WAV_S) -> Any:
@@ -241,10 +167,7 @@ class Show:
     def _open_window(self, stack: ExitStack) -> Any:
         from client.window import Window
 
-        try:
-            window = Window(self._toggle_mute)
-        except DisplayUnavailable:
-            raise
+        window = Window(self._toggle_mute)
         stack.callback(window.destroy)
         return window
 
@@ -307,7 +230,7 @@ class Show:
             switch = MuteSwitch()
             switch.muted = self._mutes
             self._conversation = Conversation(order, speech, switch, outlets, self.say)
-            works = [self._conversation.run(), pacer.run(), self._tell_figures(gauge)]
+            works = [self._conversation.run(), pacer.run(), self._watch(gauge, speech)]
             if self._args.seconds is not None:
                 works.append(asyncio.sleep(self._args.seconds))
             try:
@@ -328,15 +251,22 @@ class Show:
         self.say(f"listening to {opened['microphone'].name!r}")
         return speech
 
-    async def _tell_figures(self, gauge: Any) -> None:
+    async def _watch(self, gauge: Any, speech: Any) -> None:
+        """Tell figures where they are wanted, and when a microphone falls silent or comes back."""
+        was_starved, told_s = False, asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(STATS_EVERY_S)
-            call = self._conversation.call
-            if self._args.stats and call is not None:
-                skew, stats = gauge.read(), call.stats
+            await asyncio.sleep(WATCH_EVERY_S)
+            starved = getattr(speech, "starved", False)
+            if starved != was_starved:
+                was_starved = starved
+                self.say("nothing comes from the microphone: is it unplugged?" if starved else "the microphone is back")
+            call, now_s = self._conversation.call, asyncio.get_running_loop().time()
+            if self._args.stats and call is not None and now_s - told_s >= STATS_EVERY_S:
+                told_s = now_s
+                stats = call.stats
                 self.say(
                     f"{stats.get('fps')} frames/s, delay {stats.get('delay_ms')} ms in the server and "
-                    f"{1000 * call.timeline.buffer_s:.0f} ms here; pictures leave after their sound by {skew}",
+                    f"{1000 * call.timeline.buffer_s:.0f} ms here; pictures leave after their sound by {gauge.read()}",
                     in_window=False,
                 )
 
