@@ -230,7 +230,7 @@ class Show:
             switch = MuteSwitch()
             switch.muted = self._mutes
             self._conversation = Conversation(order, speech, switch, outlets, self.say)
-            works = [self._conversation.run(), pacer.run(), self._watch(gauge, speech)]
+            works = [self._conversation.run(), pacer.run(), self._watch(gauge, speech, opened["recorder"])]
             if self._args.seconds is not None:
                 works.append(asyncio.sleep(self._args.seconds))
             try:
@@ -251,11 +251,17 @@ class Show:
         self.say(f"listening to {opened['microphone'].name!r}")
         return speech
 
-    async def _watch(self, gauge: Any, speech: Any) -> None:
-        """Tell figures where they are wanted, and when a microphone falls silent or comes back."""
+    async def _watch(self, gauge: Any, speech: Any, recorder: Any) -> None:
+        """Tell figures where they are wanted, and when a microphone falls silent or comes back.
+
+        Raises:
+            VisavisError: the recording failed.
+        """
         was_starved, told_s = False, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            if recorder is not None and recorder.failure is not None:
+                raise recorder.failure
             starved = getattr(speech, "starved", False)
             if starved != was_starved:
                 was_starved = starved

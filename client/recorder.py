@@ -89,6 +89,8 @@ class Recorder:
     Args:
         path: of the mp4, which is complete after ``close`` and not there before.
 
+    ``failure`` is what went wrong while it was written; then nothing more is.
+
     Raises:
         FileError: it cannot be written.
     """
@@ -137,8 +139,6 @@ class Recorder:
         return True
 
     def _put(self, item: _Item) -> None:
-        if self.failure is not None:
-            raise self.failure
         try:
             self._waiting.put_nowait(item)
         except queue.Full:

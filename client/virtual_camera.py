@@ -70,7 +70,10 @@ class VirtualCamera:
         self.name = self._camera.device
 
     def show(self, picture: np.ndarray) -> None:
-        self._camera.send(fit(picture, self._camera.width, self._camera.height))
+        try:
+            self._camera.send(fit(picture, self._camera.width, self._camera.height))
+        except (RuntimeError, OSError) as error:
+            raise CameraUnavailable(f"the virtual camera {self.name} takes no more pictures ({error})") from error
 
     def close(self) -> None:
         self._camera.close()

@@ -1,7 +1,8 @@
+import av
 import numpy as np
 import pytest
 
-from client.recorder import Recorder, Reel
+from client.recorder import WAITING, Recorder, Reel
 from engine.errors import FileError
 from tools.sound_file import SoundBlock
 
@@ -73,3 +74,14 @@ def test_a_path_that_cannot_be_written_is_told_at_once(tmp_path):
 def test_where_nothing_came_there_is_no_file(tmp_path):
     assert Recorder(tmp_path / "o.mp4").close() is False
     assert not list(tmp_path.iterdir())
+
+
+def test_what_goes_wrong_while_writing_is_kept_and_told(tmp_path):
+    (tmp_path / "folder").mkdir()
+    recorder = Recorder(tmp_path / "folder" / "o.mp4")
+    (tmp_path / "folder").rmdir()
+    for index in range(2 * WAITING):
+        recorder.add_picture(index / 25, av.VideoFrame(64, 64, "yuv420p"))
+    with pytest.raises(FileError, match="o.mp4"):
+        recorder.close()
+    assert recorder.failure is not None
