@@ -50,6 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: URL; repeatable"
     )
+    parser.add_argument(
+        "--cross-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="whose pages may publish and play over WHIP and WHEP, as https://example.org; repeatable",
+    )
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every stage's times here, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
@@ -71,6 +78,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         max_sessions=args.max_sessions,
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
+        cross_origins=tuple(args.cross_origin),
         ice_servers=tuple(args.ice_server),
         trace_file=args.trace,
     )
