@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.browser.conftest import GRANT_FAKE_MICROPHONE, StartBrowser, StartServer
 
 KEY = "a-key-for-the-tests"
