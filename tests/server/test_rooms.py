@@ -114,6 +114,7 @@ async def test_two_people_see_and_hear_each_other_and_not_themselves(serve) -> N
         await until(lambda: [p["name"] for p in ann.people] == ["Ann", "Bob"])
         await ann.speak(tone(440))
         await bob.speak(np.zeros(48_000, np.int16))
+        await until(lambda: [p["live"] for p in ann.people] == [True, True])
         of_ann, of_bob = await bob.watch(ann.id), await ann.watch(bob.id)
         self_view = await ann.watch(ann.id, "video")
         await of_ann.wait_for(40, patience_s=40)
