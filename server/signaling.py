@@ -100,7 +100,8 @@ def read_offer(sdp: str, *, max_chars: int, max_candidates: int, shape: Shape = 
         if section.direction not in wanted:
             fault = f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}"
             raise shape.refusal(fault)
-    return Offer(sdp=kept, names=names, kinds=tuple(kinds), ice_ufrag=media[0].ice.usernameFragment)
+    ice = media[0].ice
+    return Offer(sdp=kept, names=names, kinds=tuple(kinds), ice_ufrag=ice.usernameFragment if ice else None)
 
 
 def serve_viewer(transceiver: RTCRtpTransceiver, track: ViewerTrack) -> None:
