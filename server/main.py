@@ -25,6 +25,7 @@ from engine.trace import TraceError, TraceFile
 from server.app import create_app
 from server.config import ServerConfig
 from server.errors import ConfigError
+from server.network_options import add_network_options, read_network
 
 GRACE_S = 3  # for open requests and sockets when the server is stopped
 MAX_WS_BYTES = 64 << 10
@@ -48,15 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
     parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
     parser.add_argument(
-        "--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: URL; repeatable"
-    )
-    parser.add_argument(
         "--cross-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
         help="whose pages may publish and play over WHIP and WHEP, as https://example.org; repeatable",
     )
+    add_network_options(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every stage's times here, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
@@ -79,7 +78,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
         cross_origins=tuple(args.cross_origin),
-        ice_servers=tuple(args.ice_server),
+        network=read_network(args),
         trace_file=args.trace,
     )
 
