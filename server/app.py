@@ -241,7 +241,8 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     async def prometheus(request: Request) -> Response:
         """Counters and timings in Prometheus' text format."""
         house = _house(request)
-        text = metrics.render_metrics(house.sessions, house.worker, house.loop_lag)
+        company = {"viewers": len(house.viewers), "rooms": len(house.rooms)}
+        text = metrics.render_metrics(house.sessions, house.worker, house.loop_lag, **company)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
 
