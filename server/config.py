@@ -31,6 +31,7 @@ class LimitConfig:
     sdp_chars: int = 64 << 10
     candidates: int = 64  # per session
     uploads_per_minute: int = 10  # per address
+    speech_ms: int = 30_000  # of an agent's sound that waits, per session
     max_keep_s: int = 366 * 86_400
 
 

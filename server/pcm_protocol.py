@@ -32,7 +32,7 @@ from server.ingest import SOUND_RATE_HZ
 from server.pcm_format import FORMAT, PcmFormat, Upsampler
 from server.speech_queue import Marks, SpeechQueue
 
-MAX_SOUND_BYTES = 1 << 20  # of one message: ten seconds at 48 kHz
+MAX_SOUND_BYTES = 1 << 20  # of one message, eleven seconds at 48 kHz; a longer one closes the socket (1009)
 MAX_TEXT_CHARS = 4_096
 CREDIT_EVERY_MS = 200  # how much more must fit before it is told
 SLACK_MS = 100  # of the capacity that no credit is given for, so that rounding never stops the reading

@@ -33,8 +33,11 @@ class Offer:
     names: tuple[str, ...]  # its candidates with .local names, left out of sdp: resolving them takes time
 
 
-def read_offer(sdp: str, *, max_chars: int, max_candidates: int) -> Offer:
+def read_offer(sdp: str, *, max_chars: int, max_candidates: int, speaks: bool = True) -> Offer:
     """Check an offer before anything is built on it.
+
+    Args:
+        speaks: whether its sound must be one that is sent to us; else it must take ours.
 
     Raises:
         OfferInvalid: what is wrong with it.
@@ -57,7 +60,7 @@ def read_offer(sdp: str, *, max_chars: int, max_candidates: int) -> Offer:
     if sum(len(m.ice_candidates) for m in media) + len(names) > max_candidates:
         raise OfferInvalid(f"the offer has more than {max_candidates} candidates")
     for section in media:
-        wanted = _SPEAKS if section.kind == "audio" else _HEARS
+        wanted = _SPEAKS if section.kind == "audio" and speaks else _HEARS
         if section.direction not in wanted:
             raise OfferInvalid(f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}")
     return Offer(sdp=kept, names=names)

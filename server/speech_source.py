@@ -47,10 +47,10 @@ class SpeechSource:
     Args:
         queue: what waits.
         tell: called with each event, as the agent will read it.
-        pumped: called after every hop.
+        pumped: called after every hop, with the time.
     """
 
-    def __init__(self, queue: SpeechQueue, *, tell: Tell, pumped: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, queue: SpeechQueue, *, tell: Tell, pumped: Callable[[float], None] = lambda now_s: None) -> None:
         self.queue = queue
         self._tell = tell
         self._pumped = pumped
@@ -81,7 +81,7 @@ class SpeechSource:
             piece = self.queue.take(_rest_of_hop(start) * RATIO, now_s)
             intake.schedule(piece.samples)
             self._note(start, piece.speech // RATIO, piece.begins, piece.done)
-            self._pumped()
+            self._pumped(now_s)
         if self.queue.fell_low():
             self._tell({"type": "buffer_low", "epoch": self.queue.epoch, "buffered_ms": self.queue.held_ms})
         self._follow(clock, now_s)
