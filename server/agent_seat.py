@@ -9,9 +9,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from engine.api import EngineSpec
-from server.config import ServerConfig
-from server.engine_worker import EngineWorker
 from server.errors import RequestInvalid, SourceTaken
 from server.live_avatar import LiveAvatar, SessionOrder
 from server.pcm_protocol import PcmProtocol
@@ -78,17 +75,9 @@ class AgentSession(LiveAvatar):
     It is live at once. It ends when neither a program nor a viewer has been there for ``connect_timeout_s``.
     """
 
-    def __init__(
-        self,
-        order: SessionOrder,
-        *,
-        worker: EngineWorker,
-        spec: EngineSpec,
-        config: ServerConfig,
-        on_end: Callable[[LiveAvatar], None],
-    ) -> None:
-        super().__init__(order, worker=worker, spec=spec, config=config, on_end=on_end)
-        self.seat = AgentSeat(config.limits.speech_ms)
+    def __init__(self, order: SessionOrder, **shared: Any) -> None:
+        super().__init__(order, **shared)
+        self.seat = AgentSeat(self._config.limits.speech_ms)
         self._alone_since_s: float | None = None
         self.attach(self.seat.source)
 
@@ -105,17 +94,9 @@ class AgentSession(LiveAvatar):
 class SeenAgentSession(Session):
     """The same with a peer of its own that looks on; live when the peer has connected, and ends with it."""
 
-    def __init__(
-        self,
-        order: SessionOrder,
-        *,
-        worker: EngineWorker,
-        spec: EngineSpec,
-        config: ServerConfig,
-        on_end: Callable[[LiveAvatar], None],
-    ) -> None:
-        super().__init__(order, worker=worker, spec=spec, config=config, on_end=on_end)
-        self.seat = AgentSeat(config.limits.speech_ms)
+    def __init__(self, order: SessionOrder, **shared: Any) -> None:
+        super().__init__(order, **shared)
+        self.seat = AgentSeat(self._config.limits.speech_ms)
         self.attach(self.seat.source)
 
     def _hear_peer(self) -> None:

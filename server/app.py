@@ -49,6 +49,7 @@ from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
 from server.control import serve_socket
+from server.cross_origin import CrossOrigin
 from server.docs_page import render_docs
 from server.errors import (
     CodecUnsupported,
@@ -69,7 +70,9 @@ from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
 from server.pcm_socket import add_pcm_socket
-from server.signaling import read_offer
+from server.room_socket import add_rooms
+from server.signaling import CALL, LOOK_ON, read_offer
+from server.whip import add_whip
 
 log = logging.getLogger(__name__)
 
@@ -145,10 +148,13 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     _add_avatars(app, config)
     _add_sessions(app, config)
     add_pcm_socket(app)
+    add_whip(app, config)
+    add_rooms(app, config)
     limits = config.limits
     app.add_middleware(BodyLimit, limit_of=lambda p: limits.upload_bytes if p == "/v1/avatars" else limits.json_bytes)
     app.add_middleware(UploadLimit, path="/v1/avatars", rate=RateLimit(limits.uploads_per_minute))
-    app.add_middleware(Gate, api_key=config.api_key)
+    app.add_middleware(Gate, api_key=config.api_key, cross_origins=config.cross_origins)
+    app.add_middleware(CrossOrigin, origins=config.cross_origins)
     return app
 
 
@@ -189,10 +195,11 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
+    @app.get("/call/{name}", include_in_schema=False)
+    async def page(name: str | None = None) -> FileResponse:
         headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
         headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
-        return FileResponse(WEB_FOLDER / "index.html", headers=headers)
+        return FileResponse(WEB_FOLDER / ("index.html" if name is None else "call.html"), headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -310,9 +317,14 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         house.require_ready()
         by_program = body.source == "pcm"
         if body.offer is None and not by_program:
-            raise RequestInvalid('offer is missing: send one, or "source": "pcm" for a session that a program speaks in')
+            raise RequestInvalid(
+                'offer is missing: send one, or "source": "pcm" for a session that a program speaks in'
+            )
         offer = body.offer and read_offer(
-            body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates, speaks=not by_program
+            body.offer.sdp,
+            max_chars=limits.sdp_chars,
+            max_candidates=limits.candidates,
+            shape=LOOK_ON if by_program else CALL,
         )
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 

@@ -8,7 +8,7 @@ loopback one, which stops a hostile page that has its own name point to 127.0.0.
 from __future__ import annotations
 
 import hmac
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.errors import VisavisError
 from server.config import is_loopback
+from server.cross_origin import may_cross
 from server.errors import ForeignOrigin, Unauthorized, error_body, http_headers, http_status
 
 COOKIE = "visavis_key"
@@ -26,7 +27,7 @@ _KEY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <body style="font:1rem system-ui;max-width:30rem;margin:4rem auto;padding:0 1rem">
 <h1>This server needs a key</h1>
 <p>Open the page with the link you were given (it ends in <code>/?key=…</code>), or type the key here.</p>
-<form method="get" action="/"><label>Key <input name="key" type="password" autocomplete="current-password" required>
+<form method="get"><label>Key <input name="key" type="password" autocomplete="current-password" required>
 </label> <button>Open</button></form></body></html>"""
 
 
@@ -36,25 +37,27 @@ class Gate:
     Args:
         app: what is guarded.
         api_key: None lets everybody on this machine in.
+        cross_origins: whose pages may publish and play (``cross_origin.py``).
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str | None, cross_origins: tuple[str, ...] = ()) -> None:
         self._app = app
         self._api_key = api_key
+        self._cross_origins = cross_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         try:
-            self._check_origin(headers)
+            self._check_origin(scope, headers)
             key = given_key(scope, headers)
             if self._api_key is not None:
                 self._check_key(key)
         except VisavisError as error:
             return await self._refuse(error, scope, receive, send)
         if self._api_key is not None and _opens_page_with_key(scope):
-            return await self._welcome()(scope, receive, send)
+            return await self._welcome(scope["path"])(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _check_key(self, key: str | None) -> None:
@@ -66,19 +69,21 @@ class Gate:
         if not hmac.compare_digest(key.encode(), self._api_key.encode()):
             raise Unauthorized("the API key is wrong: ask whoever runs this server for the right one")
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
         if self._api_key is None and not is_loopback(_name_of(host)):
             raise ForeignOrigin(
                 f"host name {host[:80]!r} is not this machine's: open http://127.0.0.1, or start the server with a key"
             )
         origin = headers.get("origin")
-        if origin is not None and _host_of(origin) != host.lower():
+        if origin is None or may_cross(scope, origin, self._cross_origins):
+            return
+        if _host_of(origin) != host.lower():
             raise ForeignOrigin(f"requests from {origin[:80]!r} are not served: use this server's own page")
 
-    def _welcome(self) -> Response:
+    def _welcome(self, path: str) -> Response:
         """Put the key into a cookie and take it out of the address bar."""
-        response = RedirectResponse("/", status_code=303)
+        response = RedirectResponse(quote(path), status_code=303)
         assert self._api_key is not None
         response.set_cookie(COOKIE, self._api_key, max_age=30 * 86_400, httponly=True, samesite="strict")
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -87,7 +92,7 @@ class Gate:
     async def _refuse(self, error: VisavisError, scope: Scope, receive: Receive, send: Send) -> None:
         status, extra = http_status(error), http_headers(error)
         response: Response = JSONResponse(error_body(error.code, str(error)), status, extra)
-        if scope["type"] == "http" and scope["path"] == "/" and isinstance(error, Unauthorized):
+        if scope["type"] == "http" and _is_page(scope["path"]) and isinstance(error, Unauthorized):
             response = HTMLResponse(_KEY_PAGE, status, extra)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 4401, "reason": error.code})
@@ -104,7 +109,7 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    if scope["type"] == "websocket" or scope["path"] == "/":
+    if scope["type"] == "websocket" or _is_page(scope["path"]):
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         if query.get("key"):
             return query["key"][0]
@@ -113,8 +118,12 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE)
 
 
+def _is_page(path: str) -> bool:
+    return path == "/" or path.startswith("/call/")
+
+
 def _opens_page_with_key(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["path"] == "/" and b"key=" in scope.get("query_string", b"")
+    return scope["type"] == "http" and _is_page(scope["path"]) and b"key=" in scope.get("query_string", b"")
 
 
 def _host_of(origin: str) -> str:

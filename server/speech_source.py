@@ -66,7 +66,7 @@ class SpeechSource:
 
     def start(self, feed: Feed) -> None:
         self._feed = feed
-        feed.intake.schedule(_silence(_rest_of_hop(feed.intake.heard)))
+        feed.intake.schedule(_silence(0))  # from here on the intake waits for us, and lets no silence in by itself
 
     def pump(self, now_s: float) -> None:
         """Place every hop whose time has come, and tell what has begun or ceased to be heard."""

@@ -172,7 +172,9 @@ async def open_socket(server: str, path: str, *, rate_hz: int, api_key: str | No
     try:
         connection = await connect(address, additional_headers=headers, max_size=1 << 20, proxy=None)
     except (OSError, InvalidHandshake, TimeoutError) as error:
-        raise Unreachable(f"{server} did not open the sound's socket ({error}): is it running, and the key right?") from error
+        raise Unreachable(
+            f"{server} did not open the sound's socket ({error}): is it running, and the key right?"
+        ) from error
     socket = PcmSocket(connection, rate_hz)
     try:
         await socket.wait_ready()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.errors import RequestInvalid
-from server.pcm_protocol import Start, PcmProtocol
+from server.pcm_protocol import PcmProtocol, Start
 from server.speech_queue import PER_MS, Marks, SpeechQueue
 
 RATE = 16_000

@@ -169,8 +169,12 @@ async def test_a_sender_that_ignores_its_credit_is_slowed_down_and_loses_nothing
         await watched.avatar.speech.end()
         live = next(iter(server.house.sessions))
         await watched.until(lambda: live.seat.queue.held_ms > 400)
-        await watched.until(lambda: watched.told("speech_ended"))
-        assert watched.told("speech_ended")[0]["played_ms"] == pytest.approx(2_400, abs=10)
+
+        def played_ms() -> int:  # a loop that stood still for a moment parts it in two
+            return sum(event["played_ms"] for event in watched.told("speech_ended"))
+
+        await watched.until(lambda: played_ms() > 2_390)
+        assert played_ms() < 2_450
 
 
 async def test_low_water_and_buffered_are_told(watched: Watched) -> None:
