@@ -8,7 +8,8 @@ from typing import Literal
 import av
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from aiortc.rtcrtpreceiver import RTCRtpReceiver
+
+from .jitter import pass_at_once
 
 Frame = av.VideoFrame | av.AudioFrame
 WAITING_FRAMES = 50  # one second of pictures and sound; who does not read loses the oldest
@@ -27,9 +28,7 @@ class Viewer:
     async def offer(self) -> str:
         """SDP of an offer that receives one picture and one sound."""
         for kind in ("audio", "video"):
-            receiver = self._peer.addTransceiver(kind, direction="recvonly").receiver
-            if kind == "audio":
-                _do_not_hold_back(receiver)
+            pass_at_once(self._peer.addTransceiver(kind, direction="recvonly").receiver, kind)
         await self._peer.setLocalDescription(await self._peer.createOffer())
         return self._peer.localDescription.sdp
 
@@ -83,13 +82,3 @@ class Viewer:
         if self._frames.full():
             self._frames.get_nowait()
         self._frames.put_nowait(frame)
-
-
-def _do_not_hold_back(receiver: RTCRtpReceiver) -> None:
-    """Let sound through as it comes: aiortc holds back four packets (80 ms), the picture none, so that lips would lead.
-
-    Where aiortc keeps its buffer elsewhere, the sound is late by that; nothing else breaks.
-    """
-    buffer = getattr(receiver, "_RTCRtpReceiver__jitter_buffer", None)
-    if buffer is not None:
-        buffer._prefetch = 0
