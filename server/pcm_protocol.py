@@ -136,7 +136,8 @@ class PcmProtocol:
             case "end":
                 self._put(self._upsampler.finish(), now_s)
                 self.left_over = self.left_over[:0]  # at most the filter's millisecond, where the queue was full
-                self.queue.end()
+                if not self.queue.end():  # it has starved, or was empty: every end is answered
+                    self.tell({"type": "speech_ended", "epoch": self.queue.epoch, "reason": "done", "played_ms": 0})
             case "clear":
                 self.wants_clear = True
             case "buffered":

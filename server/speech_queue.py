@@ -80,12 +80,19 @@ class SpeechQueue:
         self._was_high = self._was_high or self.held_ms >= self.marks.low_ms
         return len(taken)
 
-    def end(self) -> None:
-        """The utterance that is being sent is complete; what is pushed next begins another."""
-        if self._utterances:
+    def end(self) -> bool:
+        """The utterance that is being sent is complete; what is pushed next begins another.
+
+        Returns:
+            whether a piece will say so (``Piece.done``); not where nothing was sent since the last one ended.
+        """
+        if self._utterances and not self._utterances[-1].complete:
             self._utterances[-1].complete = True
-        elif self._speaking:  # all of it has come out already
+        elif not self._utterances and self._speaking:  # all of it has come out already
             self._utterances.append(_Utterance(begun_s=0.0, complete=True))
+        else:
+            return False
+        return True
 
     def clear(self) -> int:
         """Begin a new epoch.

@@ -53,6 +53,12 @@ def test_sound_goes_into_the_queue_at_48_khz(begun: PcmProtocol) -> None:
     assert begun.queue.take(200 * PER_MS, 0.0).done
 
 
+def test_every_end_is_answered_also_where_nothing_waits(begun: PcmProtocol) -> None:
+    told(begun)
+    begun.hear_text('{"type": "end"}', 0.0)
+    assert told(begun) == [{"type": "speech_ended", "epoch": 0, "reason": "done", "played_ms": 0}]
+
+
 def test_credit_grows_with_what_has_been_heard(begun: PcmProtocol) -> None:
     told(begun)
     begun.hear_sound(sound(900), 0.0)
