@@ -69,6 +69,7 @@ class VisavisVideoService(AIService):
         self._tasks: list[asyncio.Task[Any]] = []
         self._said = asyncio.Event()  # nothing that was sent waits to be heard
         self._said.set()
+        self._begun = asyncio.Event()  # those behind have been started
         self._hushed = False  # the sound of what was broken off is still on its way
 
     async def start(self, frame: StartFrame) -> None:
@@ -111,6 +112,8 @@ class VisavisVideoService(AIService):
         elif isinstance(frame, TTSStoppedFrame) and self._avatar is not None:
             await self._attempt(self._avatar.speech.end())
         await self.push_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._begun.set()
 
     async def _say(self, avatar: AgentAvatar, frame: TTSAudioRawFrame) -> None:
         if (frame.sample_rate, frame.num_channels) != (self._rate_hz, 1):
@@ -129,6 +132,7 @@ class VisavisVideoService(AIService):
         avatar.viewer.drop("audio")
 
     async def _look(self, avatar: AgentAvatar) -> None:
+        await self._begun.wait()
         while (frame := await avatar.viewer.frame()) is not None:
             if isinstance(frame, av.VideoFrame):
                 image = frame.to_ndarray(format="rgb24")
