@@ -90,17 +90,13 @@ def open_above(mouths: Sequence[float], at_rest: Sequence[float]) -> float:
 
 
 def settled_ms(values: Sequence[tuple[float, float]], limit: float, cleared_s: float) -> float | None:
-    """Milliseconds from ``cleared_s`` to the arrival of the first value within ``limit`` after the last one above it.
+    """Milliseconds from ``cleared_s`` to the arrival of the first value within ``limit`` after which none is above it.
 
-    None: the last one is above. 0: nothing was above after ``cleared_s``.
+    None: there is no such value.
     """
     after = [(at, value) for at, value in values if at >= cleared_s]
-    above = [place for place, (_, value) in enumerate(after) if value > limit]
-    if not above:
-        return 0.0
-    if above[-1] + 1 >= len(after):
-        return None
-    return (after[above[-1] + 1][0] - cleared_s) * 1000
+    first = 1 + max((place for place, (_, value) in enumerate(after) if value > limit), default=-1)
+    return (after[first][0] - cleared_s) * 1000 if first < len(after) else None
 
 
 def sum_up(trials: Sequence[dict[str, float | None]]) -> dict[str, Any]:

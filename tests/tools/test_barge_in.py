@@ -13,7 +13,7 @@ from tools.barge_in import main, open_above, settled_ms, sum_up
 def test_settled_is_the_first_one_at_rest_after_the_last_one_that_was_not() -> None:
     values = [(0.9, 9.0), (1.02, 9.0), (1.06, 0.0), (1.10, 9.0), (1.14, 0.0), (1.18, 0.0)]
     assert settled_ms(values, 1.0, 1.0) == pytest.approx(140)
-    assert settled_ms(values, 1.0, 1.11) == 0.0, "all that came after was at rest"
+    assert settled_ms(values, 1.0, 1.11) == pytest.approx(30), "the first that came after was at rest already"
 
 
 def test_what_never_comes_to_rest_has_no_time() -> None:
