@@ -85,7 +85,7 @@ Every failure is JSON: {"error": {"code", "message"}}. Where an API key is set, 
 'Authorization: Bearer KEY'.
 
 A session's WebSocket, /v1/sessions/{id}/ws, takes candidate, mute, avatar, options and ping messages, and
-sends status, stats (every second), pong and error."""
+sends status, stats (every second), pong and error. /v1/sessions/{id}/pcm takes a program's speech (docs/agents.md)."""
 
 
 _FACE_FAILURES = (NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned)
