@@ -170,7 +170,7 @@ async def open_socket(server: str, path: str, *, rate_hz: int, api_key: str | No
     address = urlunsplit((scheme, parts.netloc, path, urlencode({"rate": rate_hz, **fields}), ""))
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        connection = await connect(address, additional_headers=headers, max_size=1 << 20, proxy=None)
+        connection = await connect(address, additional_headers=headers, max_size=1 << 20, compression=None, proxy=None)
     except (OSError, InvalidHandshake, TimeoutError) as error:
         raise Unreachable(
             f"{server} did not open the sound's socket ({error}): is it running, and the key right?"
