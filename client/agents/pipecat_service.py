@@ -30,7 +30,7 @@ try:
         TTSAudioRawFrame,
         TTSStoppedFrame,
     )
-    from pipecat.processors.frame_processor import FrameDirection
+    from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
     from pipecat.services.ai_service import AIService
     from pipecat.services.settings import ServiceSettings
 except ImportError as error:
@@ -72,10 +72,13 @@ class VisavisVideoService(AIService):
         self._begun = asyncio.Event()  # those behind have been started
         self._hushed = False  # the sound of what was broken off is still on its way
 
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        await super().setup(setup)
+        self._rate_hz = setup.audio_out_sample_rate
+
     async def start(self, frame: StartFrame) -> None:
         """Open the avatar."""
         await super().start(frame)
-        self._rate_hz = min(48_000, max(8_000, frame.audio_out_sample_rate))
         try:
             self._avatar = await open_avatar(self._server, rate_hz=self._rate_hz, **self._order)
         except AgentError as error:
