@@ -320,12 +320,12 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
             raise RequestInvalid(
                 'offer is missing: send one, or "source": "pcm" for a session that a program speaks in'
             )
-        offer = body.offer and read_offer(
-            body.offer.sdp,
-            max_chars=limits.sdp_chars,
-            max_candidates=limits.candidates,
-            shape=LOOK_ON if by_program else CALL,
-        )
+        shape = LOOK_ON if by_program else CALL
+        offer = None
+        if body.offer is not None:
+            offer = read_offer(
+                body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates, shape=shape
+            )
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 
         options = StreamOptions(seed=seed, motion=body.options.motion)

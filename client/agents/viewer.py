@@ -42,7 +42,7 @@ class Viewer:
 
     def drop(self, kind: Literal["audio", "video", "all"] = "all") -> None:
         """Forget what waits to be read."""
-        kept = []
+        kept: list[Frame | None] = []
         while not self._frames.empty():
             frame = self._frames.get_nowait()
             if frame is None or (kind == "audio" and isinstance(frame, av.VideoFrame)):

@@ -120,8 +120,8 @@ def test_a_loop_that_stood_still_goes_on_at_the_present() -> None:
 def test_a_flush_hands_out_a_silent_hop_ahead_of_its_time_and_no_more_speech() -> None:
     now_s = time.monotonic()
     clock = MediaClock(now_s - 1.0, DELAY_S)
-    intake, told = Intake(clock, make_sound_ring(), patience_ms=100), []
-    source = SpeechSource(SpeechQueue(Marks()), tell=told.append)
+    intake = Intake(clock, make_sound_ring(), patience_ms=100)
+    source = SpeechSource(SpeechQueue(Marks()), tell=lambda message: None)
     source.start(Feed(intake=intake, clock=clock, arrived=lambda: None, spawn=None))  # type: ignore[arg-type]
     source.pump(now_s)
     list(intake.hops(now_s))
