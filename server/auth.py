@@ -119,7 +119,7 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
 
 
 def _is_page(path: str) -> bool:
-    return path == "/" or path.startswith("/call/")
+    return path in ("/", "/check") or path.startswith("/call/")
 
 
 def _opens_page_with_key(scope: Scope) -> bool:

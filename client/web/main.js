@@ -1,6 +1,6 @@
 // The page: binds what the user does to the avatar list, the microphone and the session.
 
-import { checkReady, fetchInfo } from "./api.js";
+import { checkReady, fetchIceServers, fetchInfo } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { Problem } from "./problems.js";
@@ -27,7 +27,7 @@ async function start() {
     await takeMicrophone();
     info ??= await loadServer();
     if (!picker.chosenId) throw new Problem("avatar_not_found");
-    session = makeSession();
+    session = makeSession((await fetchIceServers()).ice_servers);
     session.mute($("mute").ariaPressed === "true");
     await session.open();
   } catch (error) {
@@ -35,9 +35,9 @@ async function start() {
   }
 }
 
-function makeSession() {
+function makeSession(iceServers) {
   const made = new Session({
-    iceServers: info.ice_servers ?? [],
+    iceServers,
     avatarId: picker.chosenId,
     track: microphone.stream.getAudioTracks()[0],
     options: { seed: null, motion: Number($("motion").value), codec: $("codec").value || null },
