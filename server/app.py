@@ -44,6 +44,7 @@ from engine.errors import (
 )
 from engine.registry import create_engine
 from server import metrics
+from server.agent_seat import open_live
 from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
@@ -69,8 +70,9 @@ from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
 from server.network_routes import add_network
+from server.pcm_socket import add_pcm_socket
 from server.room_socket import add_rooms
-from server.signaling import read_offer
+from server.signaling import CALL, LOOK_ON, read_offer
 from server.whip import add_whip
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ Every failure is JSON: {"error": {"code", "message"}}. Where an API key is set, 
 'Authorization: Bearer KEY'.
 
 A session's WebSocket, /v1/sessions/{id}/ws, takes candidate, mute, avatar, options and ping messages, and
-sends status, stats (every second), pong and error."""
+sends status, stats (every second), pong and error. /v1/sessions/{id}/pcm takes a program's speech (docs/agents.md)."""
 
 
 _FACE_FAILURES = (NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned)
@@ -109,7 +111,8 @@ class OptionsBody(BaseModel):
 
 class SessionBody(BaseModel):
     avatar_id: str = DEFAULT_AVATAR_ID
-    offer: OfferBody
+    offer: OfferBody | None = Field(default=None, description="may be left out where a program speaks")
+    source: Literal["microphone", "pcm"] = Field(default="microphone", description="pcm: a program speaks")
     options: OptionsBody = OptionsBody()
 
 
@@ -145,6 +148,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     _add_pages(app, config)
     _add_avatars(app, config)
     _add_sessions(app, config)
+    add_pcm_socket(app)
     add_whip(app, config)
     add_rooms(app, config)
     limits = config.limits
@@ -312,10 +316,20 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
 
     @app.post("/v1/sessions", status_code=201, responses=failures(*_CALL_FAILURES))
     async def open_session(request: Request, body: SessionBody) -> dict[str, Any]:
-        """Answer an SDP offer with an avatar that speaks what the peer says."""
+        """Answer an SDP offer with an avatar that speaks what the peer says, or what a program sends."""
         house = _house(request)
         house.require_ready()
-        offer = read_offer(body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates)
+        by_program = body.source == "pcm"
+        if body.offer is None and not by_program:
+            raise RequestInvalid(
+                'offer is missing: send one, or "source": "pcm" for a session that a program speaks in'
+            )
+        shape = LOOK_ON if by_program else CALL
+        offer = None
+        if body.offer is not None:
+            offer = read_offer(
+                body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates, shape=shape
+            )
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 
         options = StreamOptions(seed=seed, motion=body.options.motion)
@@ -323,11 +337,12 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         async def make_order() -> SessionOrder:
             return await house.make_order(body.avatar_id, options, body.options.codec)
 
-        session, answer = await house.sessions.open(make_order, offer)
+        session, answer = await open_live(house.sessions, make_order, offer, by_program=by_program)
         return {
             "id": session.id,
-            "answer": {"type": "answer", "sdp": answer},
+            "answer": answer and {"type": "answer", "sdp": answer},
             "ws": f"/v1/sessions/{session.id}/ws",
+            "pcm": f"/v1/sessions/{session.id}/pcm" if by_program else None,
             "synthetic": True,
             "lookahead_ms": house.worker.engine.spec.lookahead_ms,
         }

@@ -28,7 +28,7 @@ from server.errors import ConfigError
 from server.network_options import add_network_options, read_network
 
 GRACE_S = 3  # for open requests and sockets when the server is stopped
-MAX_WS_BYTES = 64 << 10
+MAX_WS_BYTES = 1 << 20  # of one message; an agent's sound is the largest
 
 
 def build_parser() -> argparse.ArgumentParser:

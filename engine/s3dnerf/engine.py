@@ -51,6 +51,9 @@ class S3DNerfState(StreamState):
         self.hops[slot] = 0
         self.options[slot] = options
 
+    def hush(self, slot: int) -> None:
+        self.windows.reset(slot)
+
     def adjust(self, slot: int, options: StreamOptions) -> None:
         self.options[slot] = options
 

@@ -55,6 +55,9 @@ class UnbakedState(StreamState):
         self.hops[slot] = 0
         self.options[slot] = options
 
+    def hush(self, slot: int) -> None:
+        self.sound[slot] = 0
+
     def adjust(self, slot: int, options: StreamOptions) -> None:
         self.options[slot] = options
 
