@@ -22,7 +22,7 @@ import numpy as np
 from engine.api import Avatar, Engine, EngineSpec, StreamOptions, StreamState
 from engine.batch import fill, plan
 from engine.errors import VisavisError
-from engine.mark import stamp
+from engine.mark import stamp, stamp_cutout
 from engine.thrift import Thrift
 from engine.trace import Trace
 from server.capacity import STEP_BUDGET_S, Capacity, plan_capacity, usable_cores
@@ -144,12 +144,20 @@ class EngineWorker:
         deliver: Callable[[int, np.ndarray, float], None],
         fail: Callable[[VisavisError], None],
         spare: Callable[[int], None] = lambda index: None,
+        deliver_cutout: Callable[[int, np.ndarray], None] = lambda index, cutout: None,
     ) -> Stream:
         """Begin a stream. The caller sees to it that there are never more than ``slots``."""
         with self._changed:
             slot = self._free.pop()
             stream = self._streams[slot] = Stream(
-                slot=slot, avatar=avatar, options=options, due_s=due_s, deliver=deliver, spare=spare, fail=fail
+                slot=slot,
+                avatar=avatar,
+                options=options,
+                due_s=due_s,
+                deliver=deliver,
+                spare=spare,
+                fail=fail,
+                deliver_cutout=deliver_cutout,
             )
         return stream
 
@@ -325,16 +333,24 @@ class EngineWorker:
     def _hand_back(self, index: int, one: Taken, frame: np.ndarray) -> None:
         if index < 0:
             return  # before the sound began
+        cutout = one.row.cutout
         if self._marked:
             with self.trace.span("mark"):
                 frame = stamp(frame)
+                if cutout is not None:
+                    stamp_cutout(cutout)
         latency_ms = (self._now() - one.came_s) * 1000
         self.trace.add("hop_to_frame", latency_ms, start_s=one.came_s, slot=one.stream.slot, frame=index)
-        self._call(self._deliver, one.stream, index, frame, latency_ms)
+        self._call(self._deliver, one.stream, index, frame, cutout, latency_ms)
 
-    def _deliver(self, stream: Stream, index: int, frame: np.ndarray, latency_ms: float) -> None:
-        if not stream.removed:
-            stream.deliver(index, frame, latency_ms)
+    def _deliver(
+        self, stream: Stream, index: int, frame: np.ndarray, cutout: np.ndarray | None, latency_ms: float
+    ) -> None:
+        if stream.removed:
+            return
+        if cutout is not None:
+            stream.deliver_cutout(index, cutout)
+        stream.deliver(index, frame, latency_ms)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         try:
