@@ -42,7 +42,6 @@ from engine.errors import (
     SeveralFaces,
     VisavisError,
 )
-from engine.mark import stamp
 from engine.registry import create_engine
 from server import metrics
 from server.answers import any_failure, failures
@@ -67,7 +66,7 @@ from server.errors import (
 )
 from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
-from server.session import SessionOrder
+from server.live_avatar import SessionOrder
 from server.signaling import read_offer
 
 log = logging.getLogger(__name__)
@@ -308,16 +307,10 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         offer = read_offer(body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates)
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 
+        options = StreamOptions(seed=seed, motion=body.options.motion)
+
         async def make_order() -> SessionOrder:
-            avatar = await house.get_avatar(body.avatar_id)
-            rest = await house.blocking(lambda: stamp(avatar.crop)) if config.marked else avatar.crop
-            return SessionOrder(
-                avatar_id=body.avatar_id,
-                avatar=avatar,
-                rest=rest,
-                options=StreamOptions(seed=seed, motion=body.options.motion),
-                codec=body.options.codec,
-            )
+            return await house.make_order(body.avatar_id, options, body.options.codec)
 
         session, answer = await house.sessions.open(make_order, offer)
         return {

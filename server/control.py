@@ -12,7 +12,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from engine.api import Avatar
 from engine.errors import VisavisError
 from server.errors import RequestInvalid, SessionNotFound
-from server.session import Session
+from server.live_avatar import LiveAvatar
 from server.sessions import Sessions
 
 CLOSE_NORMAL = 1000
@@ -50,7 +50,7 @@ async def _tell(websocket: WebSocket, outbox: asyncio.Queue[dict[str, Any] | Non
 
 
 async def _hear(
-    websocket: WebSocket, session: Session, outbox: asyncio.Queue[dict[str, Any] | None], get_avatar: GetAvatar
+    websocket: WebSocket, session: LiveAvatar, outbox: asyncio.Queue[dict[str, Any] | None], get_avatar: GetAvatar
 ) -> None:
     while True:
         try:
@@ -65,7 +65,7 @@ async def _hear(
             await outbox.put(answer)
 
 
-async def _obey(message: dict[str, Any], session: Session, get_avatar: GetAvatar) -> dict[str, Any] | None:
+async def _obey(message: dict[str, Any], session: LiveAvatar, get_avatar: GetAvatar) -> dict[str, Any] | None:
     """Do what a message says; what to answer.
 
     Raises:

@@ -174,6 +174,13 @@ class EngineWorker:
         if spared and frame >= 0:
             self._call(stream.spare, frame)
 
+    def hush(self, stream: Stream) -> None:
+        """Turn what ``stream`` has been told and not heard yet into silence. Never blocks."""
+        with self._changed:
+            silent = [hop._replace(samples=np.zeros_like(hop.samples)) for hop in stream.inbox]
+            stream.inbox.clear()
+            stream.inbox.extend(silent)
+
     def set_options(self, stream: Stream, options: StreamOptions) -> None:
         """Change a stream's options from its next frame on."""
         with self._changed:

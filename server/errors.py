@@ -16,6 +16,7 @@
         ├── ServerFull              every session slot is taken; carries retry_after_s
         ├── NotReady                the engine is still loading, or could not be loaded
         ├── SessionNotFound
+        ├── SourceTaken             somebody else speaks through this session already
         ├── EngineFailed            a step or an enrolment raised something unexpected
         └── ConfigError             the server must not start like this
 """
@@ -94,6 +95,10 @@ class SessionNotFound(ServerError):
     code = "session_not_found"
 
 
+class SourceTaken(ServerError):
+    code = "source_taken"
+
+
 class EngineFailed(ServerError):
     code = "engine_failed"
 
@@ -128,6 +133,7 @@ HTTP_STATUS: dict[type[VisavisError], int] = {
     ServerFull: 503,
     NotReady: 503,
     SessionNotFound: 404,
+    SourceTaken: 409,
 }
 
 

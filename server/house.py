@@ -9,14 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from engine.api import Avatar, Engine
+from engine.api import Avatar, Engine, StreamOptions
 from engine.errors import VisavisError
+from engine.mark import stamp
 from engine.trace import Trace, TraceFile
 from server.capacity import usable_cores
 from server.config import ServerConfig
 from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
+from server.live_avatar import SessionOrder
 from server.loop_lag import LoopLag
 from server.sessions import Sessions
 from server.shelves import Shelves
@@ -95,6 +97,12 @@ class House:
         """An avatar that fits the engine; may enrol it again."""
         enroller = self.worker.enroller()
         return await self.blocking(lambda: self.store.get(avatar_id, enroller))
+
+    async def make_order(self, avatar_id: str, options: StreamOptions, codec: str | None = None) -> SessionOrder:
+        """What a live avatar is made from: the avatar, and its picture at rest with the mark on it."""
+        avatar = await self.get_avatar(avatar_id)
+        rest = await self.blocking(lambda: stamp(avatar.crop)) if self.config.marked else avatar.crop
+        return SessionOrder(avatar_id=avatar_id, avatar=avatar, rest=rest, options=options, codec=codec)
 
     async def enrol(self, image: bytes) -> Avatar:
         """Make an avatar of an encoded picture.

@@ -102,6 +102,10 @@ class Intake:
         self._store(start, np.zeros_like(samples) if self.muted else samples, now_s)
         self._heard = max(self._heard, end // RATIO)
 
+    def begin_anew(self) -> None:
+        """Another source speaks from now on, with timestamps of its own."""
+        self._shift = self._next = self._wrong_since_s = None
+
     def hops(self, now_s: float) -> Iterator[tuple[int, np.ndarray]]:
         """Hops whose sound is complete or given up by now: ``(hop, float32 [640] in [-1, 1])``."""
         self._clock.advance(now_s)

@@ -61,7 +61,10 @@ _VIDEO_BASE = fractions.Fraction(1, VIDEO_RATE_HZ)
 
 
 class FrameShelf:
-    """Frames between the engine and the track, by index. Keeps the newest, never goes back.
+    """Frames between the engine and those who send them, by index. Keeps the newest, never goes back.
+
+    Several may take, each at the pace of the one clock: who comes second for an index gets, uncounted, what the
+    first one got.
 
     Args:
         rest: uint8 [S, S, 3], shown until the first frame comes.
@@ -71,6 +74,7 @@ class FrameShelf:
         self._frames: dict[int, tuple[np.ndarray, float]] = {}
         self._shown, self._shown_came_s = rest, 0.0
         self._shown_index = -1
+        self._taken_index = -1
         self._spared: deque[int] = deque(maxlen=SHELF_FRAMES)  # not to be drawn, and not yet due
         self.taken = self.repeated = self.spared = self.dropped = 0
 
@@ -90,6 +94,9 @@ class FrameShelf:
 
     def take(self, index: int) -> np.ndarray:
         """What to show as frame ``index``: that one, else the newest before it, else the last shown."""
+        if index <= self._taken_index:
+            return self._shown
+        self._taken_index = index
         ready = [i for i in self._frames if i <= index]
         if ready:
             best = max(ready)
@@ -116,14 +123,17 @@ class Pacer:
     Args:
         clock: of the session.
         stride: positions per step.
+        first: position whose step is the first; one who joins late begins with the present.
         now: wall time, monotonic.
     """
 
-    def __init__(self, clock: MediaClock, stride: int, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: MediaClock, stride: int, *, first: int = 0, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
         self._stride = stride
         self._now = now
-        self._step = 0
+        self._step = max(0, first // stride)
         self.skipped = 0
 
     async def next(self) -> int:
@@ -156,7 +166,7 @@ class _PacedTrack(MediaStreamTrack):
 
     def start(self, clock: MediaClock) -> None:
         if not self._pacer.done():
-            self._pacer.set_result(Pacer(clock, self.stride))
+            self._pacer.set_result(Pacer(clock, self.stride, first=clock.leaving(time.monotonic())))
 
     def stop(self) -> None:
         super().stop()

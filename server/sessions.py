@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
 from server.errors import ServerFull, SessionNotFound
-from server.session import Session, SessionOrder
+from server.live_avatar import LiveAvatar, SessionOrder
+from server.session import Session
 from server.signaling import Offer
 
 REMEMBERED = 100  # ended sessions whose reason can still be asked for
+
+L = TypeVar("L", bound=LiveAvatar)
 
 
 class Sessions:
@@ -28,17 +31,17 @@ class Sessions:
     def __init__(self, worker: EngineWorker, config: ServerConfig) -> None:
         self._worker = worker
         self._config = config
-        self._open: dict[str, Session] = {}
+        self._open: dict[str, LiveAvatar] = {}
         self._pending = 0  # places taken by requests that have no session yet
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._closing: set[Session] = set()
+        self._closing: set[LiveAvatar] = set()
         self.total = 0
         self.refused = {"places": 0, "pace": 0}  # offers, by what was missing
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[LiveAvatar]:
         return iter(self._open.values())
 
     @property
@@ -48,7 +51,7 @@ class Sessions:
     async def open(
         self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], offer: Offer
     ) -> tuple[Session, str]:
-        """Open a session: its place is taken first, then its order made, then its offer answered.
+        """Open a session of one peer: its place is taken first, then its order made, then its offer answered.
 
         Returns:
             the session and the SDP of its answer.
@@ -57,22 +60,33 @@ class Sessions:
             ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` or the answer raise.
         """
+        session = await self.admit(make_order, Session)
+        return session, await session.connect(offer)
+
+    async def admit(self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], kind: type[L]) -> L:
+        """Take a place, make the order, and make a live avatar of ``kind`` from it. It is in state ``connecting``:
+        who asked for it attaches a source, calls ``begin`` and ``go_live``, and sees to it that it ends.
+
+        Raises:
+            ServerFull: every place is taken, or the machine is too slow now to take one more.
+            VisavisError: whatever ``make_order`` raises.
+        """
         self._check_room()
         self._pending += 1
         try:
             order = await make_order()
-            session = Session(
+            live = kind(
                 order,
                 worker=self._worker,
                 spec=self._worker.engine.spec,
                 config=self._config,
                 on_end=self._forget,
             )
-            self._open[session.id] = session
+            self._open[live.id] = live
         finally:
             self._pending -= 1
         self.total += 1
-        return session, await session.connect(offer)
+        return live
 
     def _check_room(self) -> None:
         taken = len(self._open) + self._pending
@@ -87,7 +101,7 @@ class Sessions:
                 retry_after_s=10,
             )
 
-    def get(self, session_id: str) -> Session:
+    def get(self, session_id: str) -> LiveAvatar:
         """A session that has not ended.
 
         Raises:
@@ -111,7 +125,7 @@ class Sessions:
             session.end("the server is stopping")
         await asyncio.gather(*(s.closed() for s in list(self._closing)), return_exceptions=True)
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: LiveAvatar) -> None:
         self._open.pop(session.id, None)
         self._ended[session.id] = session.describe()
         while len(self._ended) > REMEMBERED:

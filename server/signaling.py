@@ -11,8 +11,10 @@ from typing import Any
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcicetransport import RTCIceCandidate
+from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
+from server.broadcast import ViewerTrack
 from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid
 from server.jitter import pass_straight_through
 
@@ -59,6 +61,22 @@ def read_offer(sdp: str, *, max_chars: int, max_candidates: int) -> Offer:
         if section.direction not in wanted:
             raise OfferInvalid(f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}")
     return Offer(sdp=kept, names=names)
+
+
+def serve_viewer(transceiver: RTCRtpTransceiver, track: ViewerTrack) -> None:
+    """Let a shared track be sent by ``transceiver``: its codec is the negotiated one, and keyframes are asked of the
+    encoder that all share. To be called between the two descriptions.
+
+    Raises:
+        RuntimeError: this aiortc hears of lost pictures elsewhere; viewers would wait for keyframes for ever.
+    """
+    sender = transceiver.sender
+    if not hasattr(sender, "_send_keyframe"):
+        raise RuntimeError("this version of aiortc has no _send_keyframe where it is expected: install aiortc 1.x")
+    sender._send_keyframe = track.ask_keyframe  # type: ignore[method-assign]
+    sender.replaceTrack(track)
+    if track.kind == "video":
+        track.codec = transceiver._codecs[0].name.upper()
 
 
 class Peer:
