@@ -43,6 +43,7 @@ from engine.errors import (
     VisavisError,
 )
 from engine.registry import create_engine
+from engine.turn import PITCH_LIMIT_DEG, ROLL_LIMIT_DEG, YAW_LIMIT_DEG
 from server import metrics
 from server.answers import any_failure, failures
 from server.auth import Gate
@@ -53,6 +54,7 @@ from server.errors import (
     CodecUnsupported,
     ConsentRequired,
     EngineFailed,
+    NameTaken,
     NotReady,
     OfferInvalid,
     RateLimited,
@@ -67,6 +69,8 @@ from server.errors import (
 from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
+from server.obs import add_obs_page
+from server.sessions import NAME_PATTERN
 from server.signaling import read_offer
 
 log = logging.getLogger(__name__)
@@ -89,7 +93,15 @@ _UPLOAD_FAILURES = (
     *(*_FACE_FAILURES, RateLimited, EngineFailed, NotReady, AvatarStorage),
 )
 _AVATAR_FAILURES = (AvatarNotFound, AvatarStale, AvatarDamaged, EngineFailed, NotReady)
-_CALL_FAILURES = (RequestInvalid, OfferInvalid, CodecUnsupported, UploadTooLarge, *_AVATAR_FAILURES, ServerFull)
+_CALL_FAILURES = (
+    RequestInvalid,
+    OfferInvalid,
+    CodecUnsupported,
+    UploadTooLarge,
+    *_AVATAR_FAILURES,
+    NameTaken,
+    ServerFull,
+)
 
 
 class OfferBody(BaseModel):
@@ -107,6 +119,9 @@ class SessionBody(BaseModel):
     avatar_id: str = DEFAULT_AVATAR_ID
     offer: OfferBody
     options: OptionsBody = OptionsBody()
+    name: str | None = Field(
+        default=None, pattern=NAME_PATTERN, description="by which it can be found beside its id, as in /obs/NAME"
+    )
 
 
 def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = None) -> FastAPI:
@@ -139,6 +154,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     )
     _add_errors(app)
     _add_pages(app, config)
+    add_obs_page(app)
     _add_avatars(app, config)
     _add_sessions(app, config)
     limits = config.limits
@@ -224,6 +240,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
             "sessions": len(house.sessions),
             "capacity": house.worker.capacity.to_json() if house.worker.capacity else None,
             "mark": config.marked,
+            "turn_limit_deg": {"yaw": YAW_LIMIT_DEG, "pitch": PITCH_LIMIT_DEG, "roll": ROLL_LIMIT_DEG},
             "ice_servers": [{"urls": url} for url in config.ice_servers],
         }
 
@@ -312,7 +329,7 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         async def make_order() -> SessionOrder:
             return await house.make_order(body.avatar_id, options, body.options.codec)
 
-        session, answer = await house.sessions.open(make_order, offer)
+        session, answer = await house.sessions.open(make_order, offer, name=body.name)
         return {
             "id": session.id,
             "answer": {"type": "answer", "sdp": answer},

@@ -5,7 +5,7 @@ import { fetchInfo } from "./api.js";
 const GATHER_MS = 1000; // host candidates come at once; a slow STUN server must not hold up the picture
 const CONNECT_MS = 15_000;
 
-/** Why no picture came, in words for the log. `gone`: there is no such session (yet). */
+/** Why no picture came, in words for the log. `gone`: nobody is live under that name (yet). */
 export class NoView extends Error {
   constructor(message, { gone = false } = {}) {
     super(message);
@@ -68,7 +68,7 @@ export class Viewer {
     }
     if (!response.ok) {
       const { error } = await response.json().catch(() => ({}));
-      throw new NoView(error?.message ?? `the server answered ${response.status}`, { gone: response.status === 404 });
+      throw new NoView(error?.message ?? `the server answered ${response.status}`, { gone: [404, 409].includes(response.status) });
     }
     const location = response.headers.get("Location");
     if (location) this.#location = new URL(location, response.url).href;

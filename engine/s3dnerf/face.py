@@ -73,7 +73,8 @@ def drive_of(codes: Tensor, face: Face, motion: Motion) -> Tensor:
 
 def head_turn(face: Face, motion: Motion) -> Pose:
     """Idle motion as the pose that leads from the moved head back to the portrait."""
-    yaw, pitch, roll = np.radians([motion.yaw_deg, motion.pitch_deg, motion.roll_deg])
+    # With y down and z away from the camera, plain rotations turn the nose to the left and down.
+    yaw, pitch, roll = np.radians([-motion.yaw_deg, -motion.pitch_deg, motion.roll_deg])
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = (
         np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
