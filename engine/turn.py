@@ -13,7 +13,7 @@ from engine.motion import Motion
 
 YAW_LIMIT_DEG = 14.0
 PITCH_LIMIT_DEG = 10.0
-ROLL_LIMIT_DEG = 12.0
+ROLL_LIMIT_DEG = 8.0
 REACH_S = 0.12  # time constant: 90 % of a turn after 0.47 s
 
 
