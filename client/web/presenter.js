@@ -1,7 +1,7 @@
 // "Use in OBS": the presenter's name, and the address that a browser source wants.
 
 const NAME_KEY = "visavis-presenter-name";
-const NAME = /^[A-Za-z0-9_-]{1,32}$/; // as the server takes it
+const NAME = /^[A-Za-z0-9_-]{1,64}$/; // as the server takes it
 
 export class PresenterPanel {
   #sessionId = null;
@@ -28,7 +28,7 @@ export class PresenterPanel {
   }
 
   #changed() {
-    this.name.setCustomValidity(this.name.value && !this.chosenName ? "Letters, digits, - and _ only, 32 at most" : "");
+    this.name.setCustomValidity(this.name.value && !this.chosenName ? "Letters, digits, - and _ only, 64 at most" : "");
     this.name.reportValidity();
     if (this.chosenName) localStorage.setItem(NAME_KEY, this.chosenName);
     else if (!this.name.value) localStorage.removeItem(NAME_KEY);
