@@ -49,6 +49,7 @@ from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
 from server.control import serve_socket
+from server.cross_origin import CrossOrigin
 from server.docs_page import render_docs
 from server.errors import (
     CodecUnsupported,
@@ -70,8 +71,9 @@ from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
 from server.obs import add_obs_page
-from server.sessions import NAME_PATTERN
+from server.room_socket import add_rooms
 from server.signaling import read_offer
+from server.whip import NAME, add_whip
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class SessionBody(BaseModel):
     offer: OfferBody
     options: OptionsBody = OptionsBody()
     name: str | None = Field(
-        default=None, pattern=NAME_PATTERN, description="by which it can be found beside its id, as in /obs/NAME"
+        default=None, pattern=f"^{NAME.pattern}$", description="by which it can be found beside its id, as in /obs/NAME"
     )
 
 
@@ -157,10 +159,13 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     add_obs_page(app)
     _add_avatars(app, config)
     _add_sessions(app, config)
+    add_whip(app, config)
+    add_rooms(app, config)
     limits = config.limits
     app.add_middleware(BodyLimit, limit_of=lambda p: limits.upload_bytes if p == "/v1/avatars" else limits.json_bytes)
     app.add_middleware(UploadLimit, path="/v1/avatars", rate=RateLimit(limits.uploads_per_minute))
-    app.add_middleware(Gate, api_key=config.api_key)
+    app.add_middleware(Gate, api_key=config.api_key, cross_origins=config.cross_origins)
+    app.add_middleware(CrossOrigin, origins=config.cross_origins)
     return app
 
 
@@ -201,10 +206,11 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
+    @app.get("/call/{name}", include_in_schema=False)
+    async def page(name: str | None = None) -> FileResponse:
         headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
         headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
-        return FileResponse(WEB_FOLDER / "index.html", headers=headers)
+        return FileResponse(WEB_FOLDER / ("index.html" if name is None else "call.html"), headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

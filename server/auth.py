@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.errors import VisavisError
 from server.config import is_loopback
+from server.cross_origin import may_cross
 from server.errors import ForeignOrigin, Unauthorized, error_body, http_headers, http_status
 
 COOKIE = "visavis_key"
@@ -26,7 +27,7 @@ _KEY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <body style="font:1rem system-ui;max-width:30rem;margin:4rem auto;padding:0 1rem">
 <h1>This server needs a key</h1>
 <p>Open the page with the link you were given (it ends in <code>/?key=…</code>), or type the key here.</p>
-<form method="get" action="/"><label>Key <input name="key" type="password" autocomplete="current-password" required>
+<form method="get"><label>Key <input name="key" type="password" autocomplete="current-password" required>
 </label> <button>Open</button></form></body></html>"""
 
 
@@ -36,18 +37,20 @@ class Gate:
     Args:
         app: what is guarded.
         api_key: None lets everybody on this machine in.
+        cross_origins: whose pages may publish and play (``cross_origin.py``).
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str | None, cross_origins: tuple[str, ...] = ()) -> None:
         self._app = app
         self._api_key = api_key
+        self._cross_origins = cross_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         try:
-            self._check_origin(headers)
+            self._check_origin(scope, headers)
             key = given_key(scope, headers)
             if self._api_key is not None:
                 self._check_key(key)
@@ -66,14 +69,16 @@ class Gate:
         if not hmac.compare_digest(key.encode(), self._api_key.encode()):
             raise Unauthorized("the API key is wrong: ask whoever runs this server for the right one")
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
         if self._api_key is None and not is_loopback(_name_of(host)):
             raise ForeignOrigin(
                 f"host name {host[:80]!r} is not this machine's: open http://127.0.0.1, or start the server with a key"
             )
         origin = headers.get("origin")
-        if origin is not None and _host_of(origin) != host.lower():
+        if origin is None or may_cross(scope, origin, self._cross_origins):
+            return
+        if _host_of(origin) != host.lower():
             raise ForeignOrigin(f"requests from {origin[:80]!r} are not served: use this server's own page")
 
     def _welcome(self, scope: Scope) -> Response:
@@ -88,7 +93,7 @@ class Gate:
     async def _refuse(self, error: VisavisError, scope: Scope, receive: Receive, send: Send) -> None:
         status, extra = http_status(error), http_headers(error)
         response: Response = JSONResponse(error_body(error.code, str(error)), status, extra)
-        if scope["type"] == "http" and scope["path"] == "/" and isinstance(error, Unauthorized):
+        if scope["type"] == "http" and _is_page(scope["path"]) and isinstance(error, Unauthorized):
             response = HTMLResponse(_KEY_PAGE, status, extra)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 4401, "reason": error.code})
@@ -115,8 +120,8 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
 
 
 def _is_page(scope: Scope) -> bool:
-    """What people open by its address; OBS cannot be asked for a key, so its page takes one there too."""
-    return scope["path"] == "/" or scope["path"].startswith("/obs/")
+    """What people open by its address, and OBS, which cannot be asked for a key."""
+    return scope["path"] == "/" or scope["path"].startswith(("/call/", "/obs/"))
 
 
 def _opens_page_with_key(scope: Scope) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class LimitConfig:
     json_bytes: int = 256 << 10
     sdp_chars: int = 64 << 10
     candidates: int = 64  # per session
+    viewers: int = 256  # peers that watch a live avatar without speaking through it, on the whole server
+    rooms: int = 16
+    room_people: int = 8
     uploads_per_minute: int = 10  # per address
     max_keep_s: int = 366 * 86_400
 
@@ -50,6 +54,7 @@ class ServerConfig:
     max_sessions: int | None = None  # None: as many as this machine draws in time, measured at the start
     api_key: str | None = None
     marked: bool = True  # stamp the visible mark on every frame
+    cross_origins: tuple[str, ...] = ()  # whose pages may publish and play (/whip/, /whep/), as https://example.org
     ice_servers: tuple[str, ...] = ()  # stun: or turn: URLs that both ends use
     trace_file: Path | None = None  # where the times of every stage are written (engine/trace.py)
     sweep_every_s: float = 60.0  # how often expired avatars are removed
@@ -70,6 +75,9 @@ class ServerConfig:
                 "the API key holds characters that a header cannot carry: use ASCII letters, digits and signs, "
                 "without spaces at its ends"
             )
+        for origin in self.cross_origins:
+            if not re.fullmatch(r"https?://[^/\s*?#@]+", origin):
+                raise ConfigError(f"cross origin {origin!r} is none: give scheme and host, as https://example.org")
         if self.api_key is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached from other machines, so an API key is required: "

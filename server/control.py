@@ -29,7 +29,7 @@ async def serve_socket(websocket: WebSocket, session_id: str, *, sessions: Sessi
     try:
         session = sessions.get(session_id)
     except SessionNotFound as error:
-        await websocket.send_json(_error(error))
+        await websocket.send_json(write_error(error))
         await websocket.close(CLOSE_NO_SESSION, error.code)
         return
     outbox = session.subscribe()
@@ -59,9 +59,9 @@ async def _hear(
         except (WebSocketDisconnect, KeyError):  # KeyError: bytes, where text is due
             return
         try:
-            answer = await _obey(_read(text), session, get_avatar)
+            answer = await _obey(read_message(text), session, get_avatar)
         except VisavisError as error:
-            answer = _error(error)
+            answer = write_error(error)
         if answer is not None:
             await outbox.put(answer)
 
@@ -98,9 +98,14 @@ async def _obey(message: dict[str, Any], session: LiveAvatar, get_avatar: GetAva
     return None
 
 
-def _read(text: str) -> dict[str, Any]:
-    if len(text) > MAX_MESSAGE_CHARS:
-        raise RequestInvalid(f"the message has {len(text)} characters: at most {MAX_MESSAGE_CHARS} are read")
+def read_message(text: str, *, max_chars: int = MAX_MESSAGE_CHARS) -> dict[str, Any]:
+    """A message as a JSON object.
+
+    Raises:
+        RequestInvalid: it is none, or too long.
+    """
+    if len(text) > max_chars:
+        raise RequestInvalid(f"the message has {len(text)} characters: at most {max_chars} are read")
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -116,5 +121,6 @@ def _number(value: Any, name: str, least: float, most: float) -> float:
     return float(value)
 
 
-def _error(error: VisavisError) -> dict[str, Any]:
+def write_error(error: VisavisError) -> dict[str, Any]:
+    """The message that tells of ``error``."""
     return {"type": "error", "code": error.code, "message": str(error)}

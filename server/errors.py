@@ -9,13 +9,23 @@
         ├── ConsentRequired         the person shown has not agreed
         ├── RequestInvalid          a field is missing or out of range
         ├── OfferInvalid            SDP that cannot be answered
-        │   └── CodecUnsupported    the offer lacks the codec that was asked for
+        │   ├── CodecUnsupported    the offer lacks the codec that was asked for
+        │   └── OfferUnfit          SDP, but not of the sections or directions that are due
         ├── CandidateInvalid        an ICE candidate that cannot be read
         ├── UploadTooLarge
+        ├── TypeUnsupported         a body of another media type than is due
+        ├── PreconditionRequired    no If-Match where an ICE session must be named
+        ├── PreconditionFailed      If-Match names another ICE session
+        ├── RestartUnsupported      ICE cannot be restarted
         ├── RateLimited             carries retry_after_s
         ├── ServerFull              every session slot is taken; carries retry_after_s
+        ├── RoomFull                a room's places, or all rooms, are taken; carries retry_after_s
+        ├── RoomKeyWrong
+        ├── NothingLive             a player came before the publisher; carries retry_after_s
         ├── NotReady                the engine is still loading, or could not be loaded
         ├── SessionNotFound
+        │   └── ViewerNotFound
+        ├── NameTaken               a live session is called so already
         ├── SourceTaken             somebody else speaks through this session already
         ├── EngineFailed            a step or an enrolment raised something unexpected
         └── ConfigError             the server must not start like this
@@ -57,12 +67,32 @@ class CodecUnsupported(OfferInvalid):
     code = "codec_unsupported"
 
 
+class OfferUnfit(OfferInvalid):
+    code = "offer_unfit"
+
+
 class CandidateInvalid(ServerError):
     code = "candidate_invalid"
 
 
 class UploadTooLarge(ServerError):
     code = "upload_too_large"
+
+
+class TypeUnsupported(ServerError):
+    code = "type_unsupported"
+
+
+class PreconditionRequired(ServerError):
+    code = "precondition_required"
+
+
+class PreconditionFailed(ServerError):
+    code = "precondition_failed"
+
+
+class RestartUnsupported(ServerError):
+    code = "restart_unsupported"
 
 
 class TryLater(ServerError):
@@ -87,12 +117,32 @@ class ServerFull(TryLater):
     code = "server_full"
 
 
+class RoomFull(TryLater):
+    code = "room_full"
+
+
+class RoomKeyWrong(ServerError):
+    code = "room_key_wrong"
+
+
+class NothingLive(TryLater):
+    code = "nothing_live"
+
+
 class NotReady(TryLater):
     code = "not_ready"
 
 
 class SessionNotFound(ServerError):
     code = "session_not_found"
+
+
+class ViewerNotFound(SessionNotFound):
+    code = "viewer_not_found"
+
+
+class NameTaken(ServerError):
+    code = "name_taken"
 
 
 class SourceTaken(ServerError):
@@ -127,13 +177,22 @@ HTTP_STATUS: dict[type[VisavisError], int] = {
     ConsentRequired: 403,
     RequestInvalid: 400,
     OfferInvalid: 400,
+    OfferUnfit: 422,
     CandidateInvalid: 400,
     UploadTooLarge: 413,
     RateLimited: 429,
     ServerFull: 503,
+    RoomFull: 503,
+    RoomKeyWrong: 403,
     NotReady: 503,
     SessionNotFound: 404,
     SourceTaken: 409,
+    NameTaken: 409,
+    NothingLive: 409,  # as draft-ietf-wish-whep-03, section 4.2.8, has it
+    TypeUnsupported: 415,
+    PreconditionRequired: 428,
+    PreconditionFailed: 412,
+    RestartUnsupported: 422,
 }
 
 

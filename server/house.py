@@ -20,8 +20,10 @@ from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.live_avatar import SessionOrder
 from server.loop_lag import LoopLag
+from server.rooms import Rooms
 from server.sessions import Sessions
 from server.shelves import Shelves
+from server.viewer import Viewers
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class House:
         )
         self.store = Shelves(config.data_folder, config.enrolled_folder)
         self.sessions = Sessions(self.worker, config)
+        self.viewers = Viewers(config)
+        self.rooms = Rooms(self)
         self.loop_lag = LoopLag(loop)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
@@ -66,10 +70,13 @@ class House:
         """Begin to load the engine, and to sweep."""
         self.worker.start()
         self.loop_lag.start()
+        self.rooms.open()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
 
     async def close(self) -> None:
+        await self.rooms.close()
+        await self.viewers.close()
         await self.sessions.close()
         for task in self._tasks:
             task.cancel()

@@ -70,6 +70,7 @@ class LiveAvatar:
         spec: of its engine.
         config: of the server.
         on_end: called once, at the moment of the end.
+        name: under which it can be watched besides its id.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class LiveAvatar:
         spec: EngineSpec,
         config: ServerConfig,
         on_end: Callable[[LiveAvatar], None],
+        name: str | None = None,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
+        self.name = name
         self.state = "connecting"
         self.reason: str | None = None
         self.avatar_id = order.avatar_id
@@ -92,6 +95,7 @@ class LiveAvatar:
         self._turn = FRONT
         self._worker = worker
         self._spec = spec
+        self._config = config
         self._timing = config.timing
         self._on_end = on_end
         self._sound = make_sound_ring()
@@ -140,9 +144,10 @@ class LiveAvatar:
         on its way out becomes silence. The lips close with the frames that are drawn from it."""
         if self._source is not None:
             self._source.flush()
-        if self._feed is None or self._stream is None:
+        if self._feed is None:
             return
-        self._worker.hush(self._stream)
+        if self._stream is not None:
+            self._worker.hush(self._stream)
         gone = max(0, self._feed.clock.leaving(time.monotonic()) * RATIO)
         if self._sound.end > gone:
             start = max(gone, self._sound.start)
@@ -221,20 +226,13 @@ class LiveAvatar:
         clock = MediaClock(time.monotonic(), self._delay.delay_s)
         intake = Intake(clock, self._sound, patience_ms=self._timing.patience_ms)
         intake.muted = self._muted
-        self._stream = self._worker.add(
-            self._avatar,
-            self._options,
-            due_s=lambda frame: clock.due_s(frame * HOP),
-            deliver=self._take_frame,
-            spare=self.shelf.spare,
-            fail=lambda error: self.end(f"{error.code}: {error}"),
-            deliver_cutout=self._cutouts.put,
-        )
-        self._stream.turning.look(self._turn)
-        self._cutouts.attach(self._stream)
+        self._stream = self._take_place(clock)
+        if self._stream is not None:
+            self._stream.turning.look(self._turn)
+            self._cutouts.attach(self._stream)
         self._feed = Feed(intake=intake, clock=clock, arrived=self._packet_came, spawn=self._spawn)
         for track in self._own_tracks:
-            if isinstance(track, VideoOut):
+            if isinstance(track, VideoOut) and self._stream is not None:
                 track.book = functools.partial(self._worker.trace.add, slot=self._stream.slot)
             track.start(clock)
         self.broadcast.start(clock)
@@ -282,19 +280,33 @@ class LiveAvatar:
 
     # ---- its own affairs -------------------------------------------------------------------------
 
+    def _take_place(self, clock: MediaClock) -> Stream | None:
+        """Its place in the engine."""
+        return self._worker.add(
+            self._avatar,
+            self._options,
+            due_s=lambda frame: clock.due_s(frame * HOP),
+            deliver=self._take_frame,
+            spare=self.shelf.spare,
+            fail=lambda error: self.end(f"{error.code}: {error}"),
+            deliver_cutout=self._cutouts.put,
+        )
+
     def _take_frame(self, index: int, frame: np.ndarray, latency_ms: float) -> None:
         self.shelf.put(index, frame, time.monotonic())
         self._latencies_ms.append(latency_ms)
 
     def _packet_came(self) -> None:
-        assert self._feed is not None and self._stream is not None
-        self._worker.trace.event("packet", time.monotonic(), end=self._feed.intake.placed, slot=self._stream.slot)
+        assert self._feed is not None
+        if self._stream is not None:
+            self._worker.trace.event("packet", time.monotonic(), end=self._feed.intake.placed, slot=self._stream.slot)
         self._pump()
 
     def _pump(self) -> None:
-        assert self._feed is not None and self._stream is not None
+        assert self._feed is not None
         for hop, samples in self._feed.intake.hops(time.monotonic()):
-            self._worker.push(self._stream, hop, samples)
+            if self._stream is not None:
+                self._worker.push(self._stream, hop, samples)
             self.level = max(_level_of(samples), self.level * LEVEL_FALL)
 
     async def _keep_pumping(self) -> None:
@@ -361,6 +373,19 @@ class LiveAvatar:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._release()
+
+
+class SoundOnly(LiveAvatar):
+    """The sound of a live avatar without its picture: it takes no place in the engine, and is in no register."""
+
+    @classmethod
+    def make(cls, *, worker: EngineWorker, spec: EngineSpec, config: ServerConfig) -> SoundOnly:
+        nobody = Avatar(engine="", fingerprint="", arrays={"crop": np.zeros((2, 2, 3), np.uint8)})
+        order = SessionOrder(avatar_id="", avatar=nobody, rest=nobody.crop, options=StreamOptions(seed=0, motion=0.0))
+        return cls(order, worker=worker, spec=spec, config=config, on_end=lambda live: None)
+
+    def _take_place(self, clock: MediaClock) -> Stream | None:
+        return None
 
 
 @dataclass(frozen=True)

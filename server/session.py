@@ -9,12 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
-from engine.api import EngineSpec
-from server.config import ServerConfig
-from server.engine_worker import EngineWorker
 from server.live_avatar import LiveAvatar, SessionOrder
 from server.signaling import Offer, Peer
 from server.sources import TrackSource
@@ -27,24 +23,16 @@ CLOSE_TIMEOUT_S = 10.0  # a relay that has gone would hold a closing connection,
 class Session(LiveAvatar):
     """A live avatar with a peer of its own, which has encoders of its own."""
 
-    def __init__(
-        self,
-        order: SessionOrder,
-        *,
-        worker: EngineWorker,
-        spec: EngineSpec,
-        config: ServerConfig,
-        on_end: Callable[[LiveAvatar], None],
-    ) -> None:
-        super().__init__(order, worker=worker, spec=spec, config=config, on_end=on_end)
+    def __init__(self, order: SessionOrder, **shared: Any) -> None:
+        super().__init__(order, **shared)
         self._codec = order.codec
         audio, video = self.make_tracks()
         self._peer = Peer(
             audio,
             video,
-            ice_servers=config.ice_servers,
+            ice_servers=self._config.ice_servers,
             changed=self._peer_changed,
-            max_candidates=config.limits.candidates,
+            max_candidates=self._config.limits.candidates,
         )
         self._begun_s = self._heard_s = time.monotonic()
         self._received = 0

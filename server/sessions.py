@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from server.config import ServerConfig
 from server.engine_worker import EngineWorker
-from server.errors import ServerFull, SessionNotFound
+from server.errors import NameTaken, ServerFull, SessionNotFound
 from server.live_avatar import LiveAvatar, SessionOrder
 from server.session import Session
 from server.signaling import Offer
@@ -32,6 +32,7 @@ class Sessions:
         self._worker = worker
         self._config = config
         self._open: dict[str, LiveAvatar] = {}
+        self._names: dict[str, LiveAvatar | None] = {}  # None: taken by a request that has no session yet
         self._pending = 0  # places taken by requests that have no session yet
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._closing: set[LiveAvatar] = set()
@@ -49,7 +50,7 @@ class Sessions:
         return self._worker.slots
 
     async def open(
-        self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], offer: Offer
+        self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], offer: Offer, *, name: str | None = None
     ) -> tuple[Session, str]:
         """Open a session of one peer: its place is taken first, then its order made, then its offer answered.
 
@@ -60,19 +61,31 @@ class Sessions:
             ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` or the answer raise.
         """
-        session = await self.admit(make_order, Session)
+        session = await self.admit(make_order, Session, name=name)
         return session, await session.connect(offer)
 
-    async def admit(self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], kind: type[L]) -> L:
+    async def admit(
+        self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], kind: type[L], *, name: str | None = None
+    ) -> L:
         """Take a place, make the order, and make a live avatar of ``kind`` from it. It is in state ``connecting``:
         who asked for it attaches a source, calls ``begin`` and ``go_live``, and sees to it that it ends.
 
+        Args:
+            make_order: what to make it from; called once its place is taken.
+            kind: its class.
+            name: under which ``find`` knows it too, while it lives.
+
         Raises:
+            NameTaken: a live one is called so.
             ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` raises.
         """
+        if name is not None and name in self._names:
+            raise NameTaken(f"a session is called {name!r} already: choose another name, or end that one first")
         self._check_room()
         self._pending += 1
+        if name is not None:
+            self._names[name] = None
         try:
             order = await make_order()
             live = kind(
@@ -81,10 +94,15 @@ class Sessions:
                 spec=self._worker.engine.spec,
                 config=self._config,
                 on_end=self._forget,
+                name=name,
             )
             self._open[live.id] = live
+            if name is not None:
+                self._names[name] = live
         finally:
             self._pending -= 1
+            if name is not None and self._names[name] is None:
+                del self._names[name]
         self.total += 1
         return live
 
@@ -113,6 +131,14 @@ class Sessions:
             raise SessionNotFound(f"session {session_id} has ended: {self._ended[session_id]['reason']}")
         raise SessionNotFound(f"there is no session {session_id[:40]!r}: open one with POST /v1/sessions")
 
+    def find(self, name: str) -> LiveAvatar:
+        """A session that has not ended, by its name or its id.
+
+        Raises:
+            SessionNotFound: unknown or ended; says why it ended.
+        """
+        return self._names.get(name) or self.get(name)
+
     def describe(self, session_id: str) -> dict[str, Any]:
         """As ``Session.describe``, also for one that ended a while ago."""
         if session_id in self._ended:
@@ -127,6 +153,8 @@ class Sessions:
 
     def _forget(self, session: LiveAvatar) -> None:
         self._open.pop(session.id, None)
+        if session.name is not None:
+            self._names.pop(session.name, None)
         self._ended[session.id] = session.describe()
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)

@@ -15,7 +15,7 @@ from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from server.broadcast import ViewerTrack
-from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid
+from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid, OfferUnfit
 from server.jitter import pass_straight_through
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,52 @@ _SPEAKS = ("sendrecv", "sendonly")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Which sections an offer must have, and which way they must flow.
+
+    Args:
+        kinds: all lists of sections that fit, sorted.
+        directions: of the offerer, by kind.
+        says: the same in words.
+        refusal: of an offer that is SDP but does not fit.
+    """
+
+    kinds: tuple[list[str], ...]
+    directions: dict[str, tuple[str, ...]]
+    says: str
+    refusal: type[OfferInvalid] = OfferInvalid
+
+
+CALL = Shape(
+    kinds=(["audio", "video"],),
+    directions={"audio": _SPEAKS, "video": _HEARS},
+    says="it must have one of audio and one of video",
+)
+PUBLISH = Shape(
+    kinds=(["audio"], ["audio", "video"]),
+    directions={"audio": _SPEAKS, "video": _SPEAKS},
+    says="it must have one of audio, and may have one of video",
+    refusal=OfferUnfit,
+)
+WATCH = Shape(
+    kinds=(["audio"], ["video"], ["audio", "video"]),
+    directions={"audio": _HEARS, "video": _HEARS},
+    says="it must have one of audio, one of video, or one of each",
+    refusal=OfferUnfit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A checked offer: one sound section that speaks, one video section that sees."""
+    """A checked offer."""
 
     sdp: str
     names: tuple[str, ...]  # its candidates with .local names, left out of sdp: resolving them takes time
+    kinds: tuple[str, ...] = ("audio", "video")
+    ice_ufrag: str | None = None  # of its ICE session
 
 
-def read_offer(sdp: str, *, max_chars: int, max_candidates: int) -> Offer:
+def read_offer(sdp: str, *, max_chars: int, max_candidates: int, shape: Shape = CALL) -> Offer:
     """Check an offer before anything is built on it.
 
     Raises:
@@ -52,15 +90,17 @@ def read_offer(sdp: str, *, max_chars: int, max_candidates: int) -> Offer:
     except Exception as error:  # aiortc's parser raises whatever its slices and dictionaries raise
         raise OfferInvalid(f"the offer is not SDP that can be read ({error!r})") from error
     kinds = sorted(m.kind for m in media)
-    if kinds != ["audio", "video"]:
-        raise OfferInvalid(f"the offer has sections {kinds}: it must have one of audio and one of video")
+    if kinds not in shape.kinds:
+        refusal = shape.refusal if kinds else OfferInvalid  # without any it is hardly an offer
+        raise refusal(f"the offer has sections {kinds}: {shape.says}")
     if sum(len(m.ice_candidates) for m in media) + len(names) > max_candidates:
         raise OfferInvalid(f"the offer has more than {max_candidates} candidates")
     for section in media:
-        wanted = _SPEAKS if section.kind == "audio" else _HEARS
+        wanted = shape.directions[section.kind]
         if section.direction not in wanted:
-            raise OfferInvalid(f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}")
-    return Offer(sdp=kept, names=names)
+            fault = f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}"
+            raise shape.refusal(fault)
+    return Offer(sdp=kept, names=names, kinds=tuple(kinds), ice_ufrag=media[0].ice.usernameFragment)
 
 
 def serve_viewer(transceiver: RTCRtpTransceiver, track: ViewerTrack) -> None:
@@ -79,49 +119,29 @@ def serve_viewer(transceiver: RTCRtpTransceiver, track: ViewerTrack) -> None:
         track.codec = transceiver._codecs[0].name.upper()
 
 
-class Peer:
-    """One peer connection, from offer to close.
+class Connection:
+    """One peer connection, from offer to close; what is sent and received is up to its kind.
 
     Args:
-        audio, video: what is sent.
         ice_servers: stun: and turn: URLs.
         changed: called with the connection's new state: ``connecting``, ``connected``, ``failed``, ``closed``.
         max_candidates: most that may be added.
     """
 
-    def __init__(
-        self,
-        audio: MediaStreamTrack,
-        video: MediaStreamTrack,
-        *,
-        ice_servers: tuple[str, ...],
-        changed: Callable[[str], None],
-        max_candidates: int,
-    ) -> None:
+    def __init__(self, *, ice_servers: tuple[str, ...], changed: Callable[[str], None], max_candidates: int) -> None:
         # An empty list, not None: None would mean a public STUN server.
         servers = [RTCIceServer(urls=url) for url in ice_servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-        self._sound = self._connection.addTransceiver(audio, "sendrecv")
-        self._picture = self._connection.addTransceiver(video, "sendonly")
         self._candidates_left = max_candidates
         self._tasks: set[asyncio.Task[None]] = set()
-        pass_straight_through(self._sound.receiver)
-        # One stream id for both, so that the receiver plays them in sync. aiortc sets it per
-        # connection since 1.10; said again here because so much hangs on it.
-        self._picture.sender._stream_id = self._sound.sender._stream_id
         self._connection.on("connectionstatechange", lambda: changed(self._connection.connectionState))
 
-    @property
-    def microphone(self) -> MediaStreamTrack:
-        """The sound that the peer sends; there once ``answer`` has returned."""
-        return self._sound.receiver.track
-
-    async def answer(self, offer: Offer, codec: str | None) -> str:
+    async def answer(self, offer: Offer, codec: str | None = None) -> str:
         """Take the offer.
 
         Args:
             offer: as ``read_offer`` made it.
-            codec: one of CODECS and no other; None prefers the first.
+            codec: of video, one of CODECS and no other; None prefers the first.
 
         Returns:
             SDP of the answer, with all of our candidates.
@@ -129,11 +149,9 @@ class Peer:
         Raises:
             OfferInvalid: it cannot be answered; the peer must be closed.
         """
-        capabilities = RTCRtpSender.getCapabilities("video").codecs
-        wanted = [c for name in ((codec,) if codec else CODECS) for c in capabilities if c.name.upper() == name]
-        self._picture.setCodecPreferences([*wanted, *(c for c in capabilities if c.name == "rtx")])
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
+            self._negotiated()
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except Exception as error:  # see read_offer
             if "Failed to set remote video" in str(error):
@@ -149,6 +167,9 @@ class Peer:
                 candidate.sdpMLineIndex = 0  # the first section carries the bundle
             self._add_later(*named)
         return self._connection.localDescription.sdp
+
+    def _negotiated(self) -> None:
+        """Between the two descriptions: codecs are known, nothing is sent yet."""
 
     def add_candidate(self, message: dict[str, Any] | None) -> None:
         """Add a trickled candidate, ``RTCIceCandidate.toJSON()`` of a browser; None ends them.
@@ -193,6 +214,52 @@ class Peer:
                 await self._connection.addIceCandidate(candidate)
             except Exception as error:  # an unusable candidate is not worth a session
                 log.info("a candidate was not used: %r", error)
+
+
+class Peer(Connection):
+    """A peer that speaks, and sees and hears what is made of it, with encoders of its own.
+
+    Args:
+        audio, video: what is sent.
+        ice_servers, changed, max_candidates: as of every ``Connection``.
+    """
+
+    def __init__(
+        self,
+        audio: MediaStreamTrack,
+        video: MediaStreamTrack,
+        *,
+        ice_servers: tuple[str, ...],
+        changed: Callable[[str], None],
+        max_candidates: int,
+    ) -> None:
+        super().__init__(ice_servers=ice_servers, changed=changed, max_candidates=max_candidates)
+        self._sound = self._connection.addTransceiver(audio, "sendrecv")
+        self._picture = self._connection.addTransceiver(video, "sendonly")
+        pass_straight_through(self._sound.receiver)
+        unite(self._sound, self._picture)
+
+    @property
+    def microphone(self) -> MediaStreamTrack:
+        """The sound that the peer sends; there once ``answer`` has returned."""
+        return self._sound.receiver.track
+
+    async def answer(self, offer: Offer, codec: str | None = None) -> str:
+        prefer(self._picture, codec)
+        return await super().answer(offer, codec)
+
+
+def unite(sound: RTCRtpTransceiver, picture: RTCRtpTransceiver) -> None:
+    """Give both one stream id, so that the receiver plays them in sync."""
+    # aiortc sets it per connection since 1.10; said again here because so much hangs on it.
+    picture.sender._stream_id = sound.sender._stream_id
+
+
+def prefer(picture: RTCRtpTransceiver, codec: str | None) -> None:
+    """Send ``codec`` and no other; None: any of CODECS, the first one first."""
+    capabilities = RTCRtpSender.getCapabilities("video").codecs
+    wanted = [c for name in ((codec,) if codec else CODECS) for c in capabilities if c.name.upper() == name]
+    picture.setCodecPreferences([*wanted, *(c for c in capabilities if c.name == "rtx")])
 
 
 def _parse(line: str) -> RTCIceCandidate:

@@ -233,6 +233,7 @@ async function waitUntilReady() {
 }
 
 async function load() {
+  $("open-room").href = `/call/room-${Math.random().toString(36).slice(2, 8)}`; // a name; a key is set in its lobby
   for (const option of $("codec").options) {
     option.disabled = Boolean(option.value) && !("RTCRtpReceiver" in window && playableCodecs().includes(option.value));
   }

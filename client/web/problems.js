@@ -125,6 +125,23 @@ const EXPLANATIONS = {
   face_too_small: { title: "The face is too small", advice: "Cut the picture closer, or use a larger one." },
   face_cropped: { title: "Part of the face is cut off", advice: ANOTHER_PICTURE },
   face_turned: { title: "The face is turned away", advice: "Use a picture that looks towards the camera." },
+  room_full: {
+    title: "There is no place left",
+    advice: "Wait until somebody leaves, then try again.",
+    action: "retry",
+  },
+  room_key_wrong: {
+    title: "This room is locked",
+    advice: "Open it with the link that its people shared: the key is part of it.",
+  },
+  heard_only: {
+    title: "You are heard, not seen",
+    advice: "The server draws as many portraits as it can already. Your voice goes out; others show their portrait.",
+  },
+  coming_back: {
+    title: "You are out of the room for a moment",
+    advice: "This page comes back by itself as soon as the server can be reached.",
+  },
   avatar_not_found: {
     title: "This portrait is no longer on the server",
     advice: "It was deleted or its time was over. Choose another one or add it again.",

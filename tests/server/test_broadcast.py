@@ -59,7 +59,7 @@ def test_a_packet_cut_by_the_sender_decodes_to_the_picture(codec: str, depayload
         payloads, timestamp = cutter.pack(encoded.packet)
         assert timestamp == step * 3600
         for frame in decoder.decode(JitterFrame(b"".join(depayload(p) for p in payloads), timestamp)):
-            seen.append(frame.to_ndarray(format="rgb24").mean())  # type: ignore[union-attr]
+            seen.append(frame.to_ndarray(format="rgb24").mean())  # type: ignore[attr-defined]
     assert keys == [True, False, True], "the first one, and the one asked for"
     assert seen == pytest.approx([80, 140, 200], abs=3)
 
