@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from tools.bench_engine import SAMPLE_SPEECH
 from tools.browser_peer import PATIENCE_MS, BrowserTrouble, open_browser
-from tools.memory_trend import fit_trend
+from tools.memory_trend import MemoryTrend, fit_trend
 from tools.report import describe_machine, positive_seconds, write_json
 from tools.server_process import ServerProcess, send_portrait
 
@@ -101,15 +102,20 @@ async def watch(server: ServerProcess, page: Any, scene: Any, seconds: float) ->
         "fps": round((shown - first) / (time.monotonic() - begun_s), 2),
         "memory_mb": [[round(value, 1) for value in sample] for sample in samples],
         **{name: trend.as_json() for name, trend in trends.items()},
-        "grows": [
-            name
-            for name, trend in trends.items()
-            if trend.mb_per_hour is not None
-            and trend.error_mb_per_hour is not None
-            and trend.mb_per_hour > max(GROWTH_MB_PER_HOUR[name], 2 * trend.error_mb_per_hour)
-        ],
+        "grows": find_growth(trends),
         "seconds": seconds,
     }
+
+
+def find_growth(trends: Mapping[str, MemoryTrend]) -> list[str]:
+    """Whose slope is worth a name, and can be told from none."""
+    return [
+        name
+        for name, trend in trends.items()
+        if trend.mb_per_hour is not None
+        and trend.error_mb_per_hour is not None
+        and trend.mb_per_hour > max(GROWTH_MB_PER_HOUR[name], 2 * trend.error_mb_per_hour)
+    ]
 
 
 async def count_frames(scene: Any) -> int:
