@@ -93,7 +93,7 @@ class Gate:
     async def _refuse(self, error: VisavisError, scope: Scope, receive: Receive, send: Send) -> None:
         status, extra = http_status(error), http_headers(error)
         response: Response = JSONResponse(error_body(error.code, str(error)), status, extra)
-        if scope["type"] == "http" and _is_page(scope["path"]) and isinstance(error, Unauthorized):
+        if scope["type"] == "http" and _is_page(scope) and isinstance(error, Unauthorized):
             response = HTMLResponse(_KEY_PAGE, status, extra)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 4401, "reason": error.code})

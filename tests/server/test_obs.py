@@ -93,7 +93,8 @@ async def test_pose_messages_turn_the_head_and_wrong_ones_are_answered(server) -
     await caller.wait_for(3)
     track, decoder = server.house.sessions.get(caller.id).broadcast.video(CUTOUT), av.CodecContext.create("vp8", "r")
     for _ in range(20):
-        before = place_of((await picture_of(track, decoder))[:, 256:])
+        picture = await picture_of(track, decoder)
+    before = place_of(picture[:, 256:])
     async with websockets.connect(server.url.replace("http", "ws") + caller.reply["ws"], proxy=None) as socket:
         for wrong in ({"yaw": "left"}, {"yaw": float("nan")}, {"pitch": 900}, {"roll": True}):
             await socket.send(json.dumps({"type": "pose", **wrong}))
@@ -102,7 +103,8 @@ async def test_pose_messages_turn_the_head_and_wrong_ones_are_answered(server) -
             assert answer["code"] == "request_invalid"
         await socket.send('{"type": "pose", "yaw": 90, "pitch": 5}')
         for _ in range(50):
-            after = place_of((await picture_of(track, decoder))[:, 256:])
+            picture = await picture_of(track, decoder)
+    after = place_of(picture[:, 256:])
     assert 12 < after[0] - before[0] < 22, "as far as looks right, and no further: 14 degrees of 1.28 px"
     assert -9 < after[1] - before[1] < -4, "up"
     track.stop()
