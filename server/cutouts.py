@@ -7,6 +7,8 @@ import numpy as np
 from server.playout import FrameShelf
 from server.stream import Stream
 
+GAP_PX = 16  # one block of the codecs: their filters blend across blocks' edges, colours would reach the matte
+
 
 class Cutouts:
     """Cutouts of one live avatar on their way from the engine to encoders.
@@ -54,10 +56,10 @@ def lay_beside(cutout: np.ndarray) -> np.ndarray:
         cutout: uint8 [S, S, 4].
 
     Returns:
-        uint8 [S, 2 S, 3].
+        uint8 [S, 2 S + GAP_PX, 3], black in the gap.
     """
     side = cutout.shape[1]
-    beside = np.empty((cutout.shape[0], 2 * side, 3), np.uint8)
+    beside = np.zeros((cutout.shape[0], 2 * side + GAP_PX, 3), np.uint8)
     beside[:, :side] = cutout[..., :3]
-    beside[:, side:] = cutout[..., 3:]
+    beside[:, -side:] = cutout[..., 3:]
     return beside

@@ -1,7 +1,8 @@
 // Colour and matte side by side in one video -> a picture with transparency, on a canvas.
 //
-// WebRTC carries no alpha. The left half of each frame is the presenter's colours, which go on beyond the
-// edge so that no rim of another background comes back; the right half is the matte, in grey.
+// WebRTC carries no alpha. At the left of each frame are the presenter's colours, which go on beyond the
+// edge so that no rim of another background comes back; at the right is the matte, in grey, as large, and
+// between them a gap, over which the codec may smear.
 
 const VERTEX = `
 attribute vec2 corner;
@@ -11,16 +12,15 @@ void main() {
   gl_Position = vec4(corner, 0.0, 1.0);
 }`;
 
-// The two halves must not mix: half a texel is left out where they meet.
 const FRAGMENT = `
 precision mediump float;
 uniform sampler2D frame;
-uniform float halfTexel;
+uniform float halfTexel, share; // of the frame's width: half a pixel, one of the two pictures
 varying vec2 at;
 void main() {
-  float x = clamp(at.x * 0.5, halfTexel, 0.5 - halfTexel);
+  float x = clamp(at.x * share, halfTexel, share - halfTexel);
   vec3 colour = texture2D(frame, vec2(x, at.y)).rgb;
-  float matte = texture2D(frame, vec2(x + 0.5, at.y)).g;
+  float matte = texture2D(frame, vec2(x + 1.0 - share, at.y)).g;
   float alpha = clamp((matte - 0.04) / 0.92, 0.0, 1.0); // the codec's noise at both ends
   gl_FragColor = vec4(colour * alpha, alpha); // premultiplied, as the page's compositor wants it
 }`;
@@ -42,7 +42,7 @@ export class Compositor {
     canvas.addEventListener("webglcontextrestored", () => this.#prepare());
   }
 
-  /** @param {HTMLVideoElement} video with a picture, twice as wide as high */
+  /** @param {HTMLVideoElement} video with a picture: two squares beside each other, with or without a gap */
   draw(video) {
     const { gl, canvas } = this;
     if (gl.isContextLost()) return;
@@ -51,6 +51,7 @@ export class Compositor {
     gl.viewport(0, 0, side, side);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, video);
     gl.uniform1f(this.halfTexel, 0.5 / video.videoWidth);
+    gl.uniform1f(this.share, video.videoHeight / video.videoWidth);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 
@@ -82,6 +83,6 @@ export class Compositor {
     gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
     for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
     for (const way of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, way, gl.LINEAR);
-    this.halfTexel = gl.getUniformLocation(program, "halfTexel");
+    for (const name of ["halfTexel", "share"]) this[name] = gl.getUniformLocation(program, name);
   }
 }

@@ -50,8 +50,8 @@ async def test_colour_and_matte_lie_side_by_side_with_the_mark_on_both(server) -
     track, decoder = live.broadcast.video(CUTOUT), av.CodecContext.create("vp8", "r")
     for _ in range(40):
         picture = await picture_of(track, decoder)
-    assert picture.shape == (256, 512, 3)
-    colour, matte = picture[:, :256], picture[:, 256:]
+    assert picture.shape == (256, 528, 3)
+    colour, matte = picture[:, :256], picture[:, -256:]
     assert matte[128, 128].min() > 245 and matte[5, 5].max() < 10, "a disc"
     assert matte[238:248, 200:240].mean() > 120, "the mark is opaque enough, outside of the disc"
     assert colour[238:248, 190:245].max() > 200, "and its letters are light"
@@ -94,7 +94,7 @@ async def test_pose_messages_turn_the_head_and_wrong_ones_are_answered(server) -
     track, decoder = server.house.sessions.get(caller.id).broadcast.video(CUTOUT), av.CodecContext.create("vp8", "r")
     for _ in range(20):
         picture = await picture_of(track, decoder)
-    before = place_of(picture[:, 256:])
+    before = place_of(picture[:, -256:])
     async with websockets.connect(server.url.replace("http", "ws") + caller.reply["ws"], proxy=None) as socket:
         for wrong in ({"yaw": "left"}, {"yaw": float("nan")}, {"pitch": 900}, {"roll": True}):
             await socket.send(json.dumps({"type": "pose", **wrong}))
@@ -104,7 +104,7 @@ async def test_pose_messages_turn_the_head_and_wrong_ones_are_answered(server) -
         await socket.send('{"type": "pose", "yaw": 90, "pitch": 5}')
         for _ in range(50):
             picture = await picture_of(track, decoder)
-    after = place_of(picture[:, 256:])
+    after = place_of(picture[:, -256:])
     assert 12 < after[0] - before[0] < 22, "as far as looks right, and no further: 14 degrees of 1.28 px"
     assert -9 < after[1] - before[1] < -4, "up"
     track.stop()
