@@ -340,24 +340,20 @@ class EngineWorker:
     def _hand_back(self, index: int, one: Taken, frame: np.ndarray) -> None:
         if index < 0:
             return  # before the sound began
-        cutout = one.row.cutout
         if self._marked:
             with self.trace.span("mark"):
                 frame = stamp(frame)
-                if cutout is not None:
-                    stamp_cutout(cutout)
+                if one.row.cutout is not None:
+                    stamp_cutout(one.row.cutout)
         latency_ms = (self._now() - one.came_s) * 1000
         self.trace.add("hop_to_frame", latency_ms, start_s=one.came_s, slot=one.stream.slot, frame=index)
-        self._call(self._deliver, one.stream, index, frame, cutout, latency_ms)
+        self._call(self._deliver, one, index, frame, latency_ms)
 
-    def _deliver(
-        self, stream: Stream, index: int, frame: np.ndarray, cutout: np.ndarray | None, latency_ms: float
-    ) -> None:
-        if stream.removed:
-            return
-        if cutout is not None:
-            stream.deliver_cutout(index, cutout)
-        stream.deliver(index, frame, latency_ms)
+    def _deliver(self, one: Taken, index: int, frame: np.ndarray, latency_ms: float) -> None:
+        if not one.stream.removed:
+            if one.row.cutout is not None:
+                one.stream.deliver_cutout(index, one.row.cutout)
+            one.stream.deliver(index, frame, latency_ms)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         try:
