@@ -41,8 +41,8 @@ CHEQUERS = """(address) => {
 EPILOG = """\
 keys of the JSON file:
   fps           frames per second that the OBS page showed
-  memory_mb     a list of [seconds, server, browser, page]: resident memory of the server and of all of Chromium, and
-                what the OBS page's scripts hold after a garbage collection
+  memory_mb     a list of [seconds, server, browser, page]: memory of the server, of all of Chromium, and what the OBS
+                page's scripts hold after a garbage collection
   server, browser, page   the trend of each: {mb_per_hour, error_mb_per_hour, from_s, samples}, see tools.load
   grows         which of them grow: their slope is more than GROWTH_MB_PER_HOUR and more than two errors from 0
   seconds, engine, machine
@@ -130,13 +130,14 @@ async def page_mb(devtools: Any) -> float:
 
 
 def browser_mb() -> float:
-    """Resident memory of all of Chromium's processes below this one."""
+    """Memory of all of Chromium's processes below this one; what they share is counted once, where the system can."""
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
             if "chrom" in process.name():
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             pass
     return total / 2**20
 
