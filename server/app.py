@@ -70,6 +70,7 @@ from server.errors import (
 from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
+from server.network_routes import add_network
 from server.obs import add_obs_page
 from server.room_socket import add_rooms
 from server.signaling import read_offer
@@ -205,11 +206,13 @@ def _add_errors(app: FastAPI) -> None:
 def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
 
+    headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+    headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
+    add_network(app, config, page=WEB_FOLDER / "check.html", page_headers=headers)
+
     @app.get("/", include_in_schema=False)
     @app.get("/call/{name}", include_in_schema=False)
     async def page(name: str | None = None) -> FileResponse:
-        headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
-        headers["Content-Security-Policy"] = "frame-ancestors 'self'"  # no other site's page may frame its buttons
         return FileResponse(WEB_FOLDER / ("index.html" if name is None else "call.html"), headers=headers)
 
     @app.get("/docs", include_in_schema=False)
@@ -247,7 +250,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
             "capacity": house.worker.capacity.to_json() if house.worker.capacity else None,
             "mark": config.marked,
             "turn_limit_deg": {"yaw": YAW_LIMIT_DEG, "pitch": PITCH_LIMIT_DEG, "roll": ROLL_LIMIT_DEG},
-            "ice_servers": [{"urls": url} for url in config.ice_servers],
+            "ice_servers": config.network.hand_out()["ice_servers"],
         }
 
     @app.get("/metrics")

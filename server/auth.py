@@ -121,7 +121,7 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
 
 def _is_page(scope: Scope) -> bool:
     """What people open by its address, and OBS, which cannot be asked for a key."""
-    return scope["path"] == "/" or scope["path"].startswith(("/call/", "/obs/"))
+    return scope["path"] in ("/", "/check") or scope["path"].startswith(("/call/", "/obs/"))
 
 
 def _opens_page_with_key(scope: Scope) -> bool:

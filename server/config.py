@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.registry import DEFAULT_ENGINE, engine_names
 from server.errors import ConfigError
+from server.network import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,11 @@ class ServerConfig:
     api_key: str | None = None
     marked: bool = True  # stamp the visible mark on every frame
     cross_origins: tuple[str, ...] = ()  # whose pages may publish and play (/whip/, /whep/), as https://example.org
-    ice_servers: tuple[str, ...] = ()  # stun: or turn: URLs that both ends use
     trace_file: Path | None = None  # where the times of every stage are written (engine/trace.py)
     sweep_every_s: float = 60.0  # how often expired avatars are removed
     timing: TimingConfig = TimingConfig()
     limits: LimitConfig = LimitConfig()
+    network: NetworkConfig = NetworkConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

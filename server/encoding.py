@@ -8,7 +8,7 @@ aiortc encodes on the loop's default executor: for each session 25 pictures and 
 - **The executor has a thread per core**, whatever the number of sessions: more would only take turns. They are started
   as they are needed. Looking up host names goes to the same executor, blocks for seconds and computes nothing, so
   there are two more for that.
-- The engine keeps its own threads (``VISAVIS_THREADS``, all cores but one) and never waits for these.
+- The engine keeps its own threads (``VISAVIS_THREADS``, up to four) and never waits for these.
 """
 
 from __future__ import annotations

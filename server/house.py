@@ -14,12 +14,14 @@ from engine.errors import VisavisError
 from engine.mark import stamp
 from engine.trace import Trace, TraceFile
 from server.capacity import usable_cores
+from server.check_peers import CheckPeers
 from server.config import ServerConfig
 from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
 from server.live_avatar import SessionOrder
 from server.loop_lag import LoopLag
+from server.relay_watch import RelayWatch
 from server.rooms import Rooms
 from server.sessions import Sessions
 from server.shelves import Shelves
@@ -60,6 +62,8 @@ class House:
         self.viewers = Viewers(config)
         self.rooms = Rooms(self)
         self.loop_lag = LoopLag(loop)
+        self.check_peers = CheckPeers(config.network)
+        self.relay_watch = RelayWatch(config.network)
         self.ready = asyncio.Event()
         self.failure: BaseException | None = None
         self._io = ThreadPoolExecutor(4, "visavis-io")
@@ -70,6 +74,7 @@ class House:
         """Begin to load the engine, and to sweep."""
         self.worker.start()
         self.loop_lag.start()
+        self.relay_watch.start()
         self.rooms.open()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._prepare(), name="prepare"), loop.create_task(self._sweep(), name="sweep")]
@@ -78,6 +83,8 @@ class House:
         await self.rooms.close()
         await self.viewers.close()
         await self.sessions.close()
+        await self.check_peers.close()
+        await self.relay_watch.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -25,6 +25,7 @@ from engine.trace import TraceError, TraceFile
 from server.app import create_app
 from server.config import ServerConfig
 from server.errors import ConfigError
+from server.network_options import add_network_options, read_network
 
 GRACE_S = 3  # for open requests and sockets when the server is stopped
 MAX_WS_BYTES = 64 << 10
@@ -47,9 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time; default: measured")
     parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
     parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
-    parser.add_argument(
-        "--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: URL; repeatable"
-    )
+    add_network_options(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every stage's times here, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
@@ -71,7 +70,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         max_sessions=args.max_sessions,
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
-        ice_servers=tuple(args.ice_server),
+        network=read_network(args),
         trace_file=args.trace,
     )
 

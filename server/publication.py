@@ -17,6 +17,7 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
 from server.jitter import pass_straight_through
 from server.live_avatar import LiveAvatar, SessionOrder
+from server.network import NetworkConfig
 from server.session import CLOSE_TIMEOUT_S
 from server.signaling import Connection, Offer
 from server.sources import TrackSource
@@ -31,18 +32,18 @@ class Publisher(Connection):
 
     Args:
         has_video: whether it offers video.
-        ice_servers, changed, max_candidates: as of every ``Connection``.
+        network, changed, max_candidates: as of every ``Connection``.
     """
 
     def __init__(
         self,
         *,
         has_video: bool,
-        ice_servers: tuple[str, ...],
+        network: NetworkConfig,
         changed: Callable[[str], None],
         max_candidates: int,
     ) -> None:
-        super().__init__(ice_servers=ice_servers, changed=changed, max_candidates=max_candidates)
+        super().__init__(network=network, changed=changed, max_candidates=max_candidates)
         self._sound = self._connection.addTransceiver("audio", "recvonly")
         pass_straight_through(self._sound.receiver)
         if has_video:
@@ -77,7 +78,7 @@ class Publication(LiveAvatar):
         self.offer = offer
         self.publisher = Publisher(
             has_video="video" in offer.kinds,
-            ice_servers=config.ice_servers,
+            network=config.network,
             changed=self._publisher_changed,
             max_candidates=config.limits.candidates,
         )

@@ -106,7 +106,7 @@ class Participant:
         self._drop_publisher()
         publisher = Publisher(
             has_video=False,
-            ice_servers=config.ice_servers,
+            network=config.network,
             changed=lambda state: self._publisher_changed(publisher, state),
             max_candidates=config.limits.candidates,
         )

@@ -30,7 +30,7 @@ class Session(LiveAvatar):
         self._peer = Peer(
             audio,
             video,
-            ice_servers=self._config.ice_servers,
+            network=self._config.network,
             changed=self._peer_changed,
             max_candidates=self._config.limits.candidates,
         )

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from server.broadcast import ViewerTrack
-from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid, OfferUnfit
+from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid, OfferUnfit, ServerFull
+from server.ice_gathering import make_connection, shape_candidates
 from server.jitter import pass_straight_through
+from server.network import NetworkConfig
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ def read_offer(sdp: str, *, max_chars: int, max_candidates: int, shape: Shape = 
         if section.direction not in wanted:
             fault = f"the offer's {section.kind} is {section.direction!r}: it must be {' or '.join(wanted)}"
             raise shape.refusal(fault)
-    return Offer(sdp=kept, names=names, kinds=tuple(kinds), ice_ufrag=media[0].ice.usernameFragment)
+    ice = media[0].ice
+    return Offer(sdp=kept, names=names, kinds=tuple(kinds), ice_ufrag=ice.usernameFragment if ice else None)
 
 
 def serve_viewer(transceiver: RTCRtpTransceiver, track: ViewerTrack) -> None:
@@ -123,15 +126,14 @@ class Connection:
     """One peer connection, from offer to close; what is sent and received is up to its kind.
 
     Args:
-        ice_servers: stun: and turn: URLs.
+        network: STUN and TURN servers, and our own ports.
         changed: called with the connection's new state: ``connecting``, ``connected``, ``failed``, ``closed``.
         max_candidates: most that may be added.
     """
 
-    def __init__(self, *, ice_servers: tuple[str, ...], changed: Callable[[str], None], max_candidates: int) -> None:
-        # An empty list, not None: None would mean a public STUN server.
-        servers = [RTCIceServer(urls=url) for url in ice_servers]
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    def __init__(self, *, network: NetworkConfig, changed: Callable[[str], None], max_candidates: int) -> None:
+        self._network = network
+        self._connection = make_connection(network)
         self._candidates_left = max_candidates
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection.on("connectionstatechange", lambda: changed(self._connection.connectionState))
@@ -148,11 +150,15 @@ class Connection:
 
         Raises:
             OfferInvalid: it cannot be answered; the peer must be closed.
+            ServerFull: no UDP port is left for it.
         """
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer.sdp, type="offer"))
             self._negotiated()
+            shape_candidates(self._connection, self._network)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except ServerFull:  # no port is left
+            raise
         except Exception as error:  # see read_offer
             if "Failed to set remote video" in str(error):
                 raise CodecUnsupported(
@@ -221,7 +227,7 @@ class Peer(Connection):
 
     Args:
         audio, video: what is sent.
-        ice_servers, changed, max_candidates: as of every ``Connection``.
+        network, changed, max_candidates: as of every ``Connection``.
     """
 
     def __init__(
@@ -229,11 +235,11 @@ class Peer(Connection):
         audio: MediaStreamTrack,
         video: MediaStreamTrack,
         *,
-        ice_servers: tuple[str, ...],
+        network: NetworkConfig,
         changed: Callable[[str], None],
         max_candidates: int,
     ) -> None:
-        super().__init__(ice_servers=ice_servers, changed=changed, max_candidates=max_candidates)
+        super().__init__(network=network, changed=changed, max_candidates=max_candidates)
         self._sound = self._connection.addTransceiver(audio, "sendrecv")
         self._picture = self._connection.addTransceiver(video, "sendonly")
         pass_straight_through(self._sound.receiver)

@@ -45,7 +45,7 @@ class Viewer(Connection):
         config: ServerConfig,
         on_end: Callable[[Viewer], None],
     ) -> None:
-        super().__init__(ice_servers=config.ice_servers, changed=self._changed, max_candidates=config.limits.candidates)
+        super().__init__(network=config.network, changed=self._changed, max_candidates=config.limits.candidates)
         self.id = secrets.token_urlsafe(16)
         self.live = live
         self.offer = offer

@@ -123,8 +123,15 @@ def check_name(name: str) -> str:
 
 
 def ice_links(config: ServerConfig) -> list[str]:
-    """The ICE servers as values of Link headers (RFC 9725, section 4.6)."""
-    return [f'<{url}>; rel="ice-server"' for url in config.ice_servers]
+    """The ICE servers as values of Link headers, with credentials of this client's own (RFC 9725, section 4.6)."""
+    links = []
+    for server in config.network.hand_out()["ice_servers"]:
+        login = ""
+        if "username" in server:
+            name, password = server["username"], server["credential"]
+            login = f'; username="{name}"; credential="{password}"; credential-type="password"'
+        links += [f'<{url}>; rel="ice-server"{login}' for url in server["urls"]]
+    return links
 
 
 def _house(request: Request) -> House:

@@ -48,7 +48,7 @@ keys of the JSON file:
   speedup_rounds the ratio of each pair of rounds: how steady it is
 
 --threads T keeps the process on T processors and tells the engine so; without it the engine takes what it takes
-in the server, which leaves a core to encoding. The first 20 steps (fewer of a slow engine) are not counted.
+in the server. The first 20 steps (fewer of a slow engine) are not counted.
 With --compare, engine and reference take turns of about a second until each had --seconds.
 Speech is the sample that ships with the engine, each stream at its own place in it.
 """

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from client.errors import Refused, ServerTrouble
+from client.speech import Microphone
 from tools.memory_trend import fit_trend
-from tools.peer import Microphone, Peer
+from tools.peer import Peer
 from tools.report import percentiles
-from tools.server_process import Refused, ServerProcess, ServerTrouble
+from tools.server_process import ServerProcess
 
 SAMPLES = 600  # of memory, over the whole run; at most one a second
 SPREAD = 0.5  # sessions last from half the given length to one and a half of it

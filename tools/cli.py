@@ -22,6 +22,7 @@ AGAIN_S = 3.0  # SIGTERM strikes once more after so long: a callback that it str
 
 COMMANDS = {
     "serve": Command("server.main", "serve the page: talk, and the portrait speaks"),
+    "live": Command("client.live", "speak, and the avatar speaks in a window or a camera"),
     "enrol": Command("tools.enrol", "keep a portrait as an avatar for the server"),
     "render": Command("tools.render", "make a video of a portrait speaking a sound file"),
     "doctor": Command("tools.doctor", "check this machine, and say what to do about what fails"),

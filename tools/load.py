@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 import psutil
 
+from client.errors import Refused, ServerTrouble
+from client.speech import Microphone
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from tools.bench_engine import SAMPLE_SPEECH
 from tools.bursts import SOUND_RATE_HZ
 from tools.churn import churn
 from tools.latency import COUNTS, count_between, count_gaps
-from tools.peer import Microphone, Peer
+from tools.peer import Peer
 from tools.report import describe_machine, format_table, positive_int, positive_seconds, write_json
-from tools.server_process import Refused, ServerProcess, ServerTrouble, read_stages_ms
+from tools.server_process import ServerProcess, read_stages_ms
 from tools.sound_file import read_mono
 
 OPEN_EVERY_S = 0.2  # between two sessions' starts

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from client.errors import ServerTrouble
+from client.speech import Microphone
 from engine.cache import DEFAULT_PORTRAIT
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
@@ -30,10 +32,10 @@ from tools.bursts import BurstSound, Trace
 from tools.expected_mouth import draw_expected
 from tools.files import read_bytes
 from tools.latency import BurstFigures, Recording, make_report, measure_bursts
-from tools.peer import Microphone, Peer
+from tools.peer import Peer
 from tools.perfetto import write_perfetto
 from tools.report import describe_machine, format_table, positive_seconds, write_json
-from tools.server_process import ServerProcess, ServerTrouble, read_stages_ms
+from tools.server_process import ServerProcess, read_stages_ms
 from tools.sound_file import read_mono
 from tools.stage_budget import read_server_times
 

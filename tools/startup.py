@@ -20,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
+from client.service import send_portrait
+from client.speech import Microphone
 from engine.cache import DEFAULT_PORTRAIT
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from engine.trace import read_trace
 from tools.files import read_bytes
-from tools.peer import Microphone, Peer
+from tools.peer import Peer
 from tools.report import describe_machine, format_table, positive_int, write_json
-from tools.server_process import ServerProcess, send_portrait
+from tools.server_process import ServerProcess
 
 DRAWN_WAIT_S = 1.0  # beyond the first picture: the first drawn frame has left by then
 EPILOG = """\

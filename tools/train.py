@@ -38,7 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE")
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     parser.add_argument("--out", type=Path, default=None, help="default: runs/ and the recipe's family")
-    parser.add_argument("--begin", type=Path, metavar="CHECKPOINT", help="stage 3 begins with its weights for pictures")
+    parser.add_argument(
+        "--begin",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="stage 3 begins with its weights for pictures; stage 4, without a stage 3, with these and its field",
+    )
     parser.add_argument("--resume", action="store_true", help="go on where a stage was interrupted")
     parser.add_argument("--steps", type=_positive, default=None, help="instead of the recipe's own")
     parser.add_argument("--seed", type=int, default=None, help="instead of the recipe's own")

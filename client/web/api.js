@@ -2,8 +2,18 @@
 
 import { Problem, codeOfResponse } from "./problems.js";
 
-/** GET /v1/info: name, engine, fps, limits, ICE servers. */
+/** GET /v1/info: name, engine, fps, limits. */
 export const fetchInfo = () => request("GET", "/v1/info");
+
+/** STUN and TURN servers with fresh credentials: {ice_servers: RTCIceServer[], expires_at}. Ask before each call. */
+export const fetchIceServers = () => request("GET", "/v1/ice-servers");
+
+/** The server's view of its STUN and TURN servers; may take 10 seconds. */
+export const fetchNetwork = () => request("GET", "/v1/network");
+
+/** @param {{type: string, sdp: string}} offer of one data channel @returns {Promise<{answer: object}>} */
+export const postCheck = (offer) =>
+  request("POST", "/v1/check", { body: JSON.stringify({ offer }), headers: { "Content-Type": "application/json" } });
 
 /** @throws {Problem} not_ready while the engine is loading. */
 export const checkReady = () => request("GET", "/readyz");

@@ -1,6 +1,6 @@
 // The page of a room: the lobby (name, portrait, microphone, preview), then the room.
 
-import { checkReady, fetchInfo } from "./api.js";
+import { checkReady, fetchIceServers } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { Problem } from "./problems.js";
@@ -13,7 +13,6 @@ const $ = (id) => document.getElementById(id);
 const roomName = decodeURIComponent(location.pathname.split("/").pop());
 const picker = new AvatarPicker({ group: $("portraits"), kept: $("kept"), deleteButton: $("delete") });
 const tiles = new Tiles($("tiles"));
-let info = null;
 let microphone = null; // {stream, meter} while it is open
 let preview = null; // a Session
 let room = null;
@@ -29,7 +28,6 @@ async function load() {
   listMicrophones($("microphone")).catch(() => {}); // a list without names is no failure
   try {
     await waitUntilReady();
-    info = await fetchInfo();
     await picker.refresh();
   } catch (error) {
     showProblem($("problem"), error, { onRetry: () => location.reload() });
@@ -92,7 +90,8 @@ async function togglePreview() {
   try {
     const track = await takeMicrophone();
     const options = { seed: null, motion: 1, codec: null };
-    const made = new Session({ iceServers: info.ice_servers ?? [], avatarId: picker.chosenId, track, options });
+    const { ice_servers: iceServers } = await fetchIceServers();
+    const made = new Session({ iceServers, avatarId: picker.chosenId, track, options });
     preview = made;
     $("preview").textContent = "Stop the preview";
     made.addEventListener("stream", ({ detail }) => void ($("preview-video").srcObject = detail));
@@ -152,7 +151,7 @@ async function join() {
     stopPreview();
     const track = await takeMicrophone();
     if ($("lock").checked && !roomKey()) setRoomKey();
-    room = makeRoom(name, track);
+    room = makeRoom(name, track, (await fetchIceServers()).ice_servers);
     room.enter();
     say($("status"), "Joining…");
   } catch (error) {
@@ -162,9 +161,9 @@ async function join() {
   }
 }
 
-function makeRoom(name, track) {
+function makeRoom(name, track, iceServers) {
   const avatarId = $("sound-only").checked ? null : picker.chosenId || "default";
-  const made = new Room({ room: roomName, key: roomKey(), name, avatarId, track, iceServers: info?.ice_servers ?? [] });
+  const made = new Room({ room: roomName, key: roomKey(), name, avatarId, track, iceServers });
   const on = (event, act) => made.addEventListener(event, ({ detail }) => made === room && act(detail));
   on("state", showState);
   on("people", (people) => tiles.show(people, made.id));

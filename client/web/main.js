@@ -1,6 +1,6 @@
 // The page: binds what the user does to the avatar list, the microphone and the session.
 
-import { checkReady, fetchInfo } from "./api.js";
+import { checkReady, fetchIceServers, fetchInfo } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
 import { FreeView } from "./free_view.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
@@ -36,7 +36,7 @@ async function start() {
     await takeMicrophone();
     info ??= await loadServer();
     if (!picker.chosenId) throw new Problem("avatar_not_found");
-    session = makeSession();
+    session = makeSession((await fetchIceServers()).ice_servers);
     session.mute($("mute").ariaPressed === "true");
     await session.open();
     if (session?.id) presenter.setSession(session.id);
@@ -46,9 +46,9 @@ async function start() {
   }
 }
 
-function makeSession() {
+function makeSession(iceServers) {
   const made = new Session({
-    iceServers: info.ice_servers ?? [],
+    iceServers,
     avatarId: picker.chosenId,
     name: presenter.chosenName,
     track: microphone.stream.getAudioTracks()[0],

@@ -76,7 +76,13 @@ const EXPLANATIONS = {
     title: "No way was found for sound and picture",
     advice:
       "The page reaches the server, but the media connection (UDP) does not. A firewall or VPN often does this. " +
-      "Try another network, or ask whoever runs the server to allow UDP or to set up a TURN relay.",
+      "The page /check of this server says what gets through. Try another network, or ask whoever runs the server " +
+      "to allow UDP or to set up a TURN relay.",
+    action: "retry",
+  },
+  channel_silent: {
+    title: "The connection stands, but nothing comes back",
+    advice: "Try again; if it stays like this, something on the way drops packets. Try another network.",
     action: "retry",
   },
   no_picture: {

@@ -1,6 +1,6 @@
 // A viewer of a session, by WHEP: offer there, answer back, one address to delete when we leave.
 
-import { fetchInfo } from "./api.js";
+import { fetchIceServers } from "./api.js";
 
 const GATHER_MS = 1000; // host candidates come at once; a slow STUN server must not hold up the picture
 const CONNECT_MS = 15_000;
@@ -33,7 +33,7 @@ export class Viewer {
    * @throws {NoView}
    */
   async open() {
-    const { ice_servers: iceServers } = await fetchInfo().catch((error) => {
+    const { ice_servers: iceServers } = await fetchIceServers().catch((error) => {
       throw new NoView(`the server does not answer (${error.message})`);
     });
     const peer = (this.#peer = new RTCPeerConnection({ iceServers }));

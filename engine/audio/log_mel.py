@@ -12,13 +12,15 @@ from torch import Tensor, nn
 SAMPLE_RATE_HZ = 16_000
 LOW_HZ, HIGH_HZ = 50.0, 7600.0
 FLOOR = 1e-5  # power under which all is silence
+JITTER = (0.15, 0.1)  # in training: spread of a row's level, and of each value, in units of the layer's output
 STRETCHES = tuple(0.82 + 0.025 * i for i in range(17))  # of the spectrum, in training: other throats
 
 
 class LogMelLayer(nn.Module):
     """Stands where Wav2Vec2's first convolution stands, with its kernel and stride.
 
-    In training each row's spectrum is stretched by a random factor, as if a longer or shorter throat spoke.
+    In training each row's spectrum is stretched by a random factor, as if a longer or shorter throat spoke, and its
+    values are jittered: small networks lean on fine detail that the next recording does not have.
     """
 
     def __init__(self, bands: int, kernel: int, stride: int) -> None:
@@ -41,7 +43,10 @@ class LogMelLayer(nn.Module):
             if self.training:
                 bank = self.stretched[torch.randint(len(STRETCHES), (len(sound),), device=sound.device)]
             power = torch.fft.rfft(frames).abs().square() @ bank
-            return ((torch.log(power + FLOOR) + 6) / 4).transpose(1, 2)
+            told = ((torch.log(power + FLOOR) + 6) / 4).transpose(1, 2)
+            if self.training:
+                told += JITTER[0] * torch.randn_like(told[:, :1, :1]) + JITTER[1] * torch.randn_like(told)
+            return told
 
 
 def mel_bank(bands: int, kernel: int, stretch: float = 1.0) -> Tensor:

@@ -17,6 +17,8 @@ from engine.compile import Stage
 from engine.compile.cache import cache_folder, code_digest, drop_stale, mark_used
 from engine.errors import EngineUnavailable
 
+MAX_THREADS = 4  # so small maps divide among no more
+
 
 def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key: str) -> Stage:
     """Compile with the shapes of ``example``, in bfloat16 where the CPU has it.
@@ -75,9 +77,16 @@ def _precision(core: Any) -> str:
 
 
 def engine_threads() -> int:
-    """Threads that the engine may use: ``VISAVIS_THREADS``, or all cores but one, which encoding needs."""
+    """Threads that the engine may use: ``VISAVIS_THREADS``, or all cores up to MAX_THREADS.
+
+    Encoding shares them: it takes a few milliseconds of each frame's forty, where a thread more takes as many off.
+    """
     asked = os.environ.get("VISAVIS_THREADS", "")
-    return max(1, int(asked)) if asked.isdigit() else max(1, (os.cpu_count() or 2) - 1)
+    return max(1, int(asked)) if asked.isdigit() else min(MAX_THREADS, _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(core: Any, path: Path) -> Any:

@@ -23,10 +23,13 @@ from engine.errors import AvatarStale, EngineUnavailable
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from engine.s3dnerf.cpu_render import CpuRender
 from engine.s3dnerf.eyelids import shut_eyes
 from engine.s3dnerf.face import Face, draw_cutout, drive_of, head_share, head_turn
 from engine.s3dnerf.geometry import CROP_PX, Pose
 from engine.s3dnerf.stage_examples import stages_of, thrifty_samples
+from engine.s3dnerf.stages import Render
+from engine.s3dnerf.warp_kernel import finish
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +103,13 @@ class S3DNerfEngine(Engine):
         failures = []
         for name in candidates(backend):
             stages = stages_of(self._model, gpu=on_gpu(name))
-            # Look-ups are most of the render stage, and on a CPU plain PyTorch is no slower at them.
-            chosen = {k: "eager" if k.startswith("render") and not on_gpu(name) else name for k in stages}
+            # Look-ups are most of the render stage: a CPU does them in kernels of our own.
+            kernels = {k: stage for k, (stage, _) in stages.items() if type(stage) is Render and name != "eager"}
             try:
                 made = {
-                    k: compile_stage(k, stage, example, chosen[k], self.fingerprint)
+                    k: CpuRender(kernels[k], engine_threads())
+                    if k in kernels
+                    else compile_stage(k, stage, example, name, self.fingerprint)
                     for k, (stage, example) in stages.items()
                 }
             except EngineUnavailable as error:
@@ -208,8 +213,10 @@ class S3DNerfEngine(Engine):
         colour, cover = self._stages["paint"](
             seen, face.shallow, before, drive, centre, face.anchor.mouth, face.anchor.unit
         )
-        warped[inside] = torch.lerp(before, colour, cover * face.paintable[inside])
-        return warped[0].mul(127.5).add_(128).clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+        picture = np.empty((CROP_PX, CROP_PX, 3), np.uint8)
+        maps = (x[0].numpy() for x in (warped, colour, cover[0], face.paintable[0]))
+        finish(picture, *maps, top, left)
+        return picture
 
     def _book(self, stage: str, begin: float) -> float:
         now = time.perf_counter()

@@ -65,7 +65,7 @@ class Render(nn.Module):
         self.renderer, self.field = model.renderer, model.field
         self.seam: Tensor
         self.here: Tensor
-        size = model.config.face_box
+        size, self.mouth_box = model.config.face_box, model.config.mouth_box
         self.top, self.left, self.size = model.config.face_box_top, (CROP_PX - size) // 2, size
         ramp = ((torch.arange(size) + 0.5) / SEAM_PX).clamp(max=1)
         side = torch.minimum(ramp, ramp.flip(0))

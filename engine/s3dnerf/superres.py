@@ -80,5 +80,6 @@ class SuperResolution(nn.Module):
         x = self.fine2(self.fine1(torch.cat([x, warped], 1), tune), tune)
         out = self.out(x).float()
         under = warped.float().clamp(-0.97, 0.97)
-        raw = torch.log((1 + under) / (1 - under)) / 2  # atanh, which ONNX export lacks
-        return Paint(torch.tanh(out[:, :3] + raw), out[:, 3:].sigmoid() * self.fade)
+        change = torch.tanh(out[:, :3])
+        colour = (change + under) / (1 + change * under)  # tanh(out + atanh(under)), without the logarithm
+        return Paint(colour, out[:, 3:].sigmoid() * self.fade)

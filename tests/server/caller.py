@@ -133,8 +133,10 @@ class Server:
     def house(self) -> Any:
         return self.app.state.house
 
-    async def offer(self, microphone: Microphone, codec: str | None = None) -> tuple[RTCPeerConnection, Caller]:
-        peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    async def offer(
+        self, microphone: Microphone, ice: RTCConfiguration | None = None
+    ) -> tuple[RTCPeerConnection, Caller]:
+        peer = RTCPeerConnection(ice or RTCConfiguration(iceServers=[]))
         caller = Caller(peer=peer, reply={}, microphone=microphone)
         pass_straight_through(peer.addTransceiver(microphone, "sendrecv").receiver)
         peer.addTransceiver("video", "recvonly")
@@ -144,10 +146,15 @@ class Server:
         return peer, caller
 
     async def call(
-        self, recording: np.ndarray | None = None, *, avatar_id: str | None = None, **options: Any
+        self,
+        recording: np.ndarray | None = None,
+        *,
+        avatar_id: str | None = None,
+        ice: RTCConfiguration | None = None,
+        **options: Any,
     ) -> Caller:
         """Open a session and wait for nothing."""
-        peer, caller = await self.offer(Microphone(beeps(60) if recording is None else recording))
+        peer, caller = await self.offer(Microphone(beeps(60) if recording is None else recording), ice)
         order: dict[str, Any] = {"offer": {"type": "offer", "sdp": peer.localDescription.sdp}, "options": options}
         if avatar_id:
             order["avatar_id"] = avatar_id

@@ -3,6 +3,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 
 from server.errors import CandidateInvalid, CodecUnsupported, OfferInvalid
 from server.ingest import make_sound_ring
+from server.network import NetworkConfig
 from server.playout import AudioOut, FrameShelf, VideoOut
 from server.signaling import Peer, read_offer
 
@@ -25,7 +26,7 @@ def make_peer(max_candidates: int = 4) -> Peer:
     return Peer(
         AudioOut(make_sound_ring()),
         VideoOut(FrameShelf(None)),  # type: ignore[arg-type]
-        ice_servers=(),
+        network=NetworkConfig(),
         changed=lambda state: None,
         max_candidates=max_candidates,
     )

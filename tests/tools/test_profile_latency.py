@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from client.errors import ServerTrouble
+from client.service import request_json
 from tools import profile_latency
 from tools.performance_runs import ToolRun
 from tools.performance_text import latency_section
-from tools.server_process import ServerProcess, ServerTrouble, request_json
+from tools.server_process import ServerProcess
 
 
 def test_the_fake_engines_run_is_measured_whole(tmp_path, capsys):

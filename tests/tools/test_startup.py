@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from client.errors import ServerTrouble
+from client.service import send_portrait
 from tools import startup
 from tools.performance_runs import ToolRun
 from tools.performance_text import startup_section
-from tools.server_process import ServerProcess, ServerTrouble, send_portrait
+from tools.server_process import ServerProcess
 
 
 def test_a_server_is_started_twice_and_portraits_are_called(tmp_path, capsys):

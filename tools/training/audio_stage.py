@@ -33,18 +33,18 @@ WINDOWS_AT_ONCE = 512  # when a whole clip is heard
 @dataclass(frozen=True, kw_only=True)
 class AudioRecipe:
     steps: int = 1500
-    segments: int = 40  # of a batch, each with ``cut.windows`` windows
+    segments: int = 96  # of a batch, each with ``cut.windows`` windows
     cut: Cut = Cut()
-    rate: float = 1.5e-3
+    rate: float = 1.2e-3
     weight_decay: float = 1e-2
     opening_weight: float = 0.5
     phone_weight: float = 0.15
     speech_weight: float = 0.4
     diet: Diet = Diet()
-    polish_steps: int = 3300  # after the others: mostly the clips themselves, nothing dropped out, lips first
+    polish_steps: int = 2700  # after the others: mostly the clips themselves, lips first
     polish_rate: float = 8e-4
-    polish_diet: Diet = Diet(shares=(0.66, 0.08, 0.06), plain=0.75, coloured=0.5, noisy=0.12)
-    polish_opening_weight: float = 1.5
+    polish_diet: Diet = Diet(shares=(0.7, 0.06, 0.04), plain=0.9, coloured=0.2, noisy=0.08)
+    polish_opening_weight: float = 1.0
     variants: int = 3  # of each clip: other throats, rooms and lines
     synthetic_minutes: float = 60.0
     freeze_features: bool = False  # take published speech features as they are; the network behind them learns
@@ -239,7 +239,7 @@ class AudioStage:
             rate = recipe.polish_rate * cosine(step - recipe.steps, recipe.polish_steps, warm_up=50)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self.branch.train(not polishing)
+        self.branch.train()
         self.branch.features.train(not recipe.freeze_features)
         opening_weight = recipe.polish_opening_weight if polishing else recipe.opening_weight
         losses = self._heads.losses(self.branch, Batch(**batch), replace(recipe, opening_weight=opening_weight))

@@ -1,4 +1,4 @@
-"""Windows of sound for training the audio branch: other throats, rooms, microphones and noises."""
+"""Sound for training the audio branch, changed: other microphones, levels and noises."""
 
 from __future__ import annotations
 
@@ -7,26 +7,6 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE_HZ = 16_000
-
-
-def cut_windows(sound: Tensor, ends: Tensor, speed: Tensor, window: int, lookahead: int) -> Tensor:
-    """Cut windows that play ``speed`` times as fast about their frame's instant (pitch and formants move, sync stays).
-
-    Args:
-        sound: float32 [samples], all clips with silence between them.
-        ends: int64 [B], each window's end at speed 1, that is the frame's instant + lookahead.
-        speed: float32 [B], about 0.8 to 1.25.
-        window, lookahead: samples.
-
-    Returns:
-        float32 [B, window].
-    """
-    steps = torch.arange(window) - (window - lookahead)
-    at = (ends - lookahead)[:, None] + steps * speed[:, None]
-    at = at.clamp(0, len(sound) - 2)
-    low = at.long()
-    part = at - low
-    return sound[low] * (1 - part) + sound[low + 1] * part
 
 
 def shape_spectrum(sound: Tensor, rng: np.random.Generator) -> Tensor:
@@ -48,13 +28,13 @@ def mix(sound: Tensor, noise: Tensor, noisy: float, rng: np.random.Generator) ->
     A share ``noisy`` of the rows stands in noise, 6 to 30 dB below its loud parts; the others in that of a
     fair microphone, 30 to 60 dB below. More of it costs the clear ones dearly: a network of this size that
     hears every row at 12 dB tells the lips of clear speech at 0.78 where 0.87 is had without.
-    The level runs from 10 dB below what it was to 6 dB above: quiet and hot microphones.
+    The level runs from 10 dB below what it was to 10 dB above: quiet and hot microphones.
     """
     count = len(sound)
     loud = sound.pow(2).mean(1, keepdim=True).sqrt().clamp_min(0.01)
     below = np.where(rng.random((count, 1)) < noisy, rng.uniform(6, 30, (count, 1)), rng.uniform(30, 60, (count, 1)))
     ratio = torch.from_numpy(below.astype(np.float32))
-    level = torch.from_numpy(rng.uniform(-10, 6, (count, 1)).astype(np.float32))
+    level = torch.from_numpy(rng.uniform(-10, 10, (count, 1)).astype(np.float32))
     return ((sound + noise * loud * 10 ** (-ratio / 20)) * 10 ** (level / 20)).clamp(-1, 1)
 
 

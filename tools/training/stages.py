@@ -43,7 +43,8 @@ from tools.training.rows import Rows
 from tools.training.sync_stage import load_sync_state
 from tools.training.voices import find_digits, gather_utterances
 
-LISTENING = ("features.", "audio.", "slots.", "field.audio", "field.attend", "field.inject")
+EARS = ("features.", "audio.", "field.audio", "field.attend", "field.inject")  # what hangs on a_dri
+LISTENING = (*EARS, "slots.")
 
 
 def lip_motion(job: Job, clips: list[Clip] | None = None) -> LipMotion:
@@ -162,8 +163,8 @@ def render_stage(job: Job, recipe: RenderRecipe) -> RenderStage:
     return RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
 
 
-def take_over(model: S3DNerf, path: Path) -> str:
-    """Begin with what fits of a checkpoint's weights, but for what listens to sound; says how many there were.
+def take_over(model: S3DNerf, path: Path, but: tuple[str, ...] = LISTENING) -> str:
+    """Begin with what fits of a checkpoint's weights, but for what is named so; says how many there were.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be read.
@@ -176,7 +177,7 @@ def take_over(model: S3DNerf, path: Path) -> str:
     taken = {
         name: tensor
         for name, tensor in theirs.items()
-        if not name.startswith(LISTENING) and name in own and own[name].shape == tensor.shape
+        if not name.startswith(but) and name in own and own[name].shape == tensor.shape
     }
     model.load_state_dict(own | taken)
     return f"begins with {len(taken)} of {len(own)} tensors of {path}"
@@ -192,12 +193,23 @@ def train_field(job: Job) -> bool:
     """Stage 4, the displacement lattice again: from landmarks, with what stage 3 made of portraits."""
     motion = lip_motion(job)
     branch = audio_branch(job)
-    model = S3DNerf(job.family.config)
-    model.load_state_dict(read_state(job.out / "render.pt", job.family.recipe("render"))["model"])
+    model = pictures_model(job, branch)
     tracks, stills = tracks_of(job, motion)
     heard = heard_clips(job, branch, [track.clip for track in tracks], motion)
     stage = FieldStage(model, job.adapt(job.family.field), tracks, stills, heard, motion, job.device)
     return train(stage, job.run("field.pt"))
+
+
+def pictures_model(job: Job, branch: AudioBranch) -> S3DNerf:
+    """What stage 3 left; or, with ``job.begin``, a checkpoint's pictures, slots and field behind stage 1's ears."""
+    model = S3DNerf(job.family.config)
+    if job.begin is None:
+        model.load_state_dict(read_state(job.out / "render.pt", job.family.recipe("render"))["model"])
+        return model
+    model.features.load_state_dict(branch.features.state_dict())
+    model.audio.load_state_dict(branch.network.state_dict())
+    print(f"field: {take_over(model, job.begin, EARS)}", flush=True)
+    return model
 
 
 def train_finish(job: Job) -> bool:
@@ -220,11 +232,15 @@ def pack(job: Job) -> bool:
 
 
 def pack_checkpoint(job: Job) -> Path:
-    """Make the checkpoint of what stage 5 left, or else stage 3; gives its path."""
+    """Make the checkpoint of what stage 5 left, or else stages 3 and 4; gives its path."""
     family, motion = job.family, lip_motion(job)
-    model = S3DNerf(family.config)
-    last = "finish" if (job.out / "finish.pt").exists() else "render"
-    model.load_state_dict(read_state(job.out / f"{last}.pt", family.recipe(last))["model"])
+    if (job.out / "finish.pt").exists():
+        model = S3DNerf(family.config)
+        model.load_state_dict(read_state(job.out / "finish.pt", family.recipe("finish"))["model"])
+    else:
+        model = pictures_model(job, audio_branch(job))
+        if (job.out / "field.pt").exists():
+            model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
     branch = AudioBranch(family.config)
     branch.features, branch.network = model.features, model.audio
     told: Calibration = calibrate(branch.eval(), calibration_clips(job), motion, family.config)

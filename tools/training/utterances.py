@@ -20,7 +20,7 @@ from tools.training.phones import SAMPLE_RATE_HZ
 from tools.training.sounds import begin_or_end, mix, shape_spectrum
 
 FPS = 25
-LEVEL = 0.06  # root mean square that every piece is brought to
+LEVEL = 0.08  # root mean square that every piece is brought to
 QUIET_DB = (-60.0, -8.0)  # root mean square of rows without speech
 
 
@@ -49,17 +49,17 @@ class Diet:
     """What a batch is made of."""
 
     shares: tuple[float, ...] = (0.58, 0.15, 0.07)  # clips, synthetic voices, digits; the rest is no speech
-    plain: float = 0.65  # share of the clips' pieces that are heard as they were recorded
-    coloured: float = 0.5  # share of the rows that are heard through another microphone
-    noisy: float = 0.15  # share of the rows that stand in noise
+    plain: float = 0.8  # share of the clips' pieces that are heard as they were recorded
+    coloured: float = 0.25  # share of the rows that are heard through another microphone
+    noisy: float = 0.1  # share of the rows that stand in noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
     """How windows lie in a segment."""
 
-    windows: int = 5
-    apart: int = 5  # features from one window to the next
+    windows: int = 2
+    apart: int = 25  # features from one window to the next
 
     def samples(self, audio: AudioConfig) -> int:
         return audio.window_samples + (self.windows - 1) * self.apart * audio.stride_samples
@@ -122,21 +122,20 @@ class Utterances:
 
     def _cut_out(self, one: Utterance, variant: int, rng: np.random.Generator) -> Batch:
         audio, cut = self._audio, self._cut
-        speed = float(np.exp(rng.uniform(np.log(0.9), np.log(1.12))))
-        hop_s = cut.apart * audio.stride_samples / SAMPLE_RATE_HZ * speed
+        hop_s = cut.apart * audio.stride_samples / SAMPLE_RATE_HZ
         length_s = (len(one.codes) - 1) / FPS
         first = rng.uniform(-0.1, max(0.0, length_s - (cut.windows - 1) * hop_s) + 0.1)
         instants = first + np.arange(cut.windows) * hop_s
         inside = (instants >= 0) & (instants <= length_s)
         past = (audio.window_samples - audio.lookahead_ms * SAMPLE_RATE_HZ // 1000) / SAMPLE_RATE_HZ
-        sound = self._play(one.sounds[variant], first - past * speed, speed)
+        sound = self._play(one.sounds[variant], first - past)
         at = np.clip(instants, 0, length_s) * FPS
         low = np.minimum(at.astype(int), len(one.codes) - 2)
         codes = one.codes[low] + (one.codes[low + 1] - one.codes[low]) * (at - low)[:, None]
         phones, lengths, speaks = [], [], []
         middles = one.spans.mean(1) if len(one.spans) else np.zeros(0)
         for instant in instants:
-            begin, end = instant - (past - 0.02) * speed, instant + (audio.lookahead_ms / 1000 - 0.02) * speed
+            begin, end = instant - past + 0.02, instant + audio.lookahead_ms / 1000 - 0.02
             heard = one.phones[(middles > begin) & (middles < end)]
             phones.append(heard)
             lengths.append(len(heard))
@@ -150,11 +149,8 @@ class Utterances:
             torch.tensor(lengths),
         )
 
-    def _play(self, sound: np.ndarray, begin_s: float, speed: float) -> Tensor:
-        """A segment of one sound from ``begin_s`` on, ``speed`` times as fast; silence around it."""
+    def _play(self, sound: np.ndarray, begin_s: float) -> Tensor:
+        """A segment of one sound from ``begin_s`` on, its samples as they are; silence around it."""
         start = self._begins[id(sound)]
-        at = (begin_s * SAMPLE_RATE_HZ) + torch.arange(self._cut.samples(self._audio)) * speed
-        at = (at + start).clamp(start - len(self._gap) + 1, start + len(sound) + len(self._gap) - 2)
-        low = at.long()
-        part = (at - low).float()
-        return self._sound[low].float() * (1 - part) + self._sound[low + 1].float() * part
+        at = start + round(begin_s * SAMPLE_RATE_HZ) + torch.arange(self._cut.samples(self._audio))
+        return self._sound[at.clamp(start - len(self._gap), start + len(sound) + len(self._gap) - 1)].float()

@@ -1,0 +1,1 @@
+"""What ``visavis doctor`` looks at: one check, one finding."""
