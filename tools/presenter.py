@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import psutil
 
+from client.service import send_portrait
 from engine.errors import VisavisError
 from engine.registry import DEFAULT_ENGINE, engine_names
 from tools.bench_engine import SAMPLE_SPEECH
 from tools.browser_peer import PATIENCE_MS, BrowserTrouble, open_browser
 from tools.memory_trend import MemoryTrend, fit_trend
 from tools.report import describe_machine, positive_seconds, write_json
-from tools.server_process import ServerProcess, send_portrait
+from tools.server_process import ServerProcess
 
 NAME = "presenter"
 SAMPLES = 400  # of memory, over the whole run; at most one in 2 s
