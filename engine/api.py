@@ -107,6 +107,10 @@ class StreamState(abc.ABC):
         """Make ``slot`` as if no sound had ever arrived."""
 
     @abc.abstractmethod
+    def hush(self, slot: int) -> None:
+        """Take all that ``slot`` has heard for silence; the count of its frames and its motion go on."""
+
+    @abc.abstractmethod
     def adjust(self, slot: int, options: StreamOptions) -> None:
         """Change the options of a running stream; what it has heard stays."""
 

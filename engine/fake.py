@@ -37,6 +37,9 @@ class FakeState(StreamState):
     def reset(self, slot: int, options: StreamOptions) -> None:
         self.sound[slot] = 0
 
+    def hush(self, slot: int) -> None:
+        self.sound[slot] = 0
+
     def adjust(self, slot: int, options: StreamOptions) -> None:
         """Colours have no options."""
 

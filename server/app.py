@@ -45,6 +45,7 @@ from engine.errors import (
 from engine.registry import create_engine
 from engine.turn import PITCH_LIMIT_DEG, ROLL_LIMIT_DEG, YAW_LIMIT_DEG
 from server import metrics
+from server.agent_seat import open_live
 from server.answers import any_failure, failures
 from server.auth import Gate
 from server.config import ServerConfig
@@ -72,8 +73,9 @@ from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
 from server.network_routes import add_network
 from server.obs import add_obs_page
+from server.pcm_socket import add_pcm_socket
 from server.room_socket import add_rooms
-from server.signaling import read_offer
+from server.signaling import CALL, LOOK_ON, read_offer
 from server.whip import NAME, add_whip
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ Every failure is JSON: {"error": {"code", "message"}}. Where an API key is set, 
 'Authorization: Bearer KEY'.
 
 A session's WebSocket, /v1/sessions/{id}/ws, takes candidate, mute, avatar, options and ping messages, and
-sends status, stats (every second), pong and error."""
+sends status, stats (every second), pong and error. /v1/sessions/{id}/pcm takes a program's speech (docs/agents.md)."""
 
 
 _FACE_FAILURES = (NoFace, SeveralFaces, FaceTooSmall, FaceCropped, FaceTurned)
@@ -120,7 +122,8 @@ class OptionsBody(BaseModel):
 
 class SessionBody(BaseModel):
     avatar_id: str = DEFAULT_AVATAR_ID
-    offer: OfferBody
+    offer: OfferBody | None = Field(default=None, description="may be left out where a program speaks")
+    source: Literal["microphone", "pcm"] = Field(default="microphone", description="pcm: a program speaks")
     options: OptionsBody = OptionsBody()
     name: str | None = Field(
         default=None, pattern=f"^{NAME.pattern}$", description="by which it can be found beside its id, as in /obs/NAME"
@@ -160,6 +163,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     add_obs_page(app)
     _add_avatars(app, config)
     _add_sessions(app, config)
+    add_pcm_socket(app)
     add_whip(app, config)
     add_rooms(app, config)
     limits = config.limits
@@ -257,7 +261,8 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
     async def prometheus(request: Request) -> Response:
         """Counters and timings in Prometheus' text format."""
         house = _house(request)
-        text = metrics.render_metrics(house.sessions, house.worker, house.loop_lag)
+        company = {"viewers": len(house.viewers), "rooms": len(house.rooms)}
+        text = metrics.render_metrics(house.sessions, house.worker, house.loop_lag, **company)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
 
@@ -327,10 +332,20 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
 
     @app.post("/v1/sessions", status_code=201, responses=failures(*_CALL_FAILURES))
     async def open_session(request: Request, body: SessionBody) -> dict[str, Any]:
-        """Answer an SDP offer with an avatar that speaks what the peer says."""
+        """Answer an SDP offer with an avatar that speaks what the peer says, or what a program sends."""
         house = _house(request)
         house.require_ready()
-        offer = read_offer(body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates)
+        by_program = body.source == "pcm"
+        if body.offer is None and not by_program:
+            raise RequestInvalid(
+                'offer is missing: send one, or "source": "pcm" for a session that a program speaks in'
+            )
+        shape = LOOK_ON if by_program else CALL
+        offer = None
+        if body.offer is not None:
+            offer = read_offer(
+                body.offer.sdp, max_chars=limits.sdp_chars, max_candidates=limits.candidates, shape=shape
+            )
         seed = secrets.randbelow(2**31) if body.options.seed is None else body.options.seed
 
         options = StreamOptions(seed=seed, motion=body.options.motion)
@@ -338,11 +353,12 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         async def make_order() -> SessionOrder:
             return await house.make_order(body.avatar_id, options, body.options.codec)
 
-        session, answer = await house.sessions.open(make_order, offer, name=body.name)
+        session, answer = await open_live(house.sessions, make_order, offer, by_program=by_program, name=body.name)
         return {
             "id": session.id,
-            "answer": {"type": "answer", "sdp": answer},
+            "answer": answer and {"type": "answer", "sdp": answer},
             "ws": f"/v1/sessions/{session.id}/ws",
+            "pcm": f"/v1/sessions/{session.id}/pcm" if by_program else None,
             "synthetic": True,
             "lookahead_ms": house.worker.engine.spec.lookahead_ms,
         }

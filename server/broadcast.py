@@ -105,6 +105,11 @@ class Broadcast:
         """Viewers of what is being encoded now, by (rendition, codec)."""
         return {key: len(encoding.viewers) for key, encoding in self._encodings.items()}
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks on."""
+        return bool(self._encodings)
+
     def start(self, clock: MediaClock) -> None:
         if not self._clock.done():
             self._clock.set_result(clock)
@@ -115,6 +120,11 @@ class Broadcast:
         self._clock.cancel()
         for track in list(self._tracks):
             track.stop()
+
+    def cut(self) -> None:
+        """Send nothing more of what has been encoded already."""
+        for track in self._tracks:
+            track.cut()
 
     def join(self, viewer: ViewerTrack) -> Encoding:
         """Begin to send to ``viewer``."""
@@ -198,6 +208,14 @@ class ViewerTrack(MediaStreamTrack):
         """The receiver lost the picture: PLI or FIR."""
         if self._encoding is not None:
             self._encoding.want_keyframe()
+
+    def cut(self) -> None:
+        """Drop what waits; a picture goes on with a keyframe."""
+        if self._queue:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._waits_for_key = True
+            self.ask_keyframe()
 
     def put(self, encoded: Encoded) -> None:
         if self._waits_for_key and not encoded.key:

@@ -36,6 +36,7 @@ class LimitConfig:
     rooms: int = 16
     room_people: int = 8
     uploads_per_minute: int = 10  # per address
+    speech_ms: int = 30_000  # of an agent's sound that waits, per session
     max_keep_s: int = 366 * 86_400
 
 

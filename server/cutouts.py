@@ -41,6 +41,10 @@ class Cutouts:
         self._users -= 1
         self._ask()
 
+    def cut(self) -> None:
+        """Show nothing of what was drawn: it is of speech that was broken off."""
+        self._shelf.cut()
+
     def put(self, index: int, cutout: np.ndarray) -> None:
         self._shelf.put(index, cutout)
 

@@ -175,8 +175,11 @@ class EngineWorker:
             self._call(stream.spare, frame)
 
     def hush(self, stream: Stream) -> None:
-        """Turn what ``stream`` has been told and not heard yet into silence. Never blocks."""
+        """Begin a new epoch: what ``stream`` has been told becomes silence, whether the engine has heard it or not, and
+        no frame that was drawn of it is delivered any more. Never blocks."""
         with self._changed:
+            stream.epoch += 1
+            stream.needs_hush = True
             silent = [hop._replace(samples=np.zeros_like(hop.samples)) for hop in stream.inbox]
             stream.inbox.clear()
             stream.inbox.extend(silent)
@@ -284,6 +287,8 @@ class EngineWorker:
                     self._state.reset(one.stream.slot, one.stream.options)
                 elif one.adjust:
                     self._state.adjust(one.stream.slot, one.stream.options)
+                if one.hush:
+                    self._state.hush(one.stream.slot)
             step_s = self._now()
             drawn = {one.stream.slot: engine.spec.frame_after(one.hops) for one in taken}
             rows = fill([one.row for one in taken], size, engine.spec.hop_samples)
@@ -350,7 +355,7 @@ class EngineWorker:
         self._call(self._deliver, one, index, frame, latency_ms)
 
     def _deliver(self, one: Taken, index: int, frame: np.ndarray, latency_ms: float) -> None:
-        if not one.stream.removed:
+        if not one.stream.removed and one.epoch == one.stream.epoch:
             if one.row.cutout is not None:
                 one.stream.deliver_cutout(index, one.row.cutout)
             one.stream.deliver(index, frame, latency_ms)

@@ -36,6 +36,7 @@ CONTIGUOUS = SOUND_RATE_HZ // 200  # a packet whose time is off by less than 5 m
 MAX_ERROR_S = 0.3  # timestamps further from real time than this are not believed ...
 REPLACE_AFTER_S = 0.5  # ... when nothing better came for so long; a burst after a stall is over by then
 MAX_PACKET_S = 0.5  # one packet longer than this is cut, the oldest part first
+FADE = SOUND_RATE_HZ // 200  # 5 ms: sound that is cut off at once clicks
 _LONG = int(MAX_PACKET_S * SOUND_RATE_HZ)
 
 
@@ -101,6 +102,27 @@ class Intake:
         self._next = end
         self._store(start, np.zeros_like(samples) if self.muted else samples, now_s)
         self._heard = max(self._heard, end // RATIO)
+
+    def schedule(self, samples: np.ndarray) -> None:
+        """Put int16 [3 n] at the first position that has not been heard: of a source that has no time of its own
+        and keeps the clock's. It sees to it that it stays near the clock."""
+        start = self._heard * RATIO
+        self.sound.write(start, np.zeros_like(samples) if self.muted else samples)
+        self._heard += len(samples) // RATIO
+        self._next = self._heard * RATIO
+        self._stalled = False
+
+    def hush(self, gone: int) -> None:
+        """Make all sound from the 48 kHz position ``gone`` on silent, with a short fade before it."""
+        self._decimator = Decimator()
+        start = max(gone, self.sound.start)
+        count = self.sound.end - start
+        if count > 0:
+            tail = self.sound.read(start, count)
+            fade = min(FADE, count)
+            tail[:fade] = (tail[:fade] * np.linspace(1, 0, fade)).astype(np.int16)
+            tail[fade:] = 0
+            self.sound.write(start, tail)
 
     def begin_anew(self) -> None:
         """Another source speaks from now on, with timestamps of its own."""

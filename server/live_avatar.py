@@ -37,7 +37,7 @@ from server.engine_worker import EngineWorker
 from server.errors import SourceTaken
 from server.ingest import HOP, RATIO, Intake, make_sound_ring
 from server.media_clock import SAMPLE_RATE_HZ, DelayControl, MediaClock
-from server.playout import AudioOut, FrameShelf, VideoOut
+from server.playout import PACKET, AudioOut, FrameShelf, VideoOut
 from server.sources import Feed, Source
 from server.stream import Stream
 
@@ -141,17 +141,19 @@ class LiveAvatar:
 
     def flush(self) -> None:
         """Let nothing more be heard of what has been said: what waits in the source, on its way to the engine and
-        on its way out becomes silence. The lips close with the frames that are drawn from it."""
+        on its way out becomes silence, and the lips close with the next frame that is drawn."""
         if self._source is not None:
             self._source.flush()
         if self._feed is None:
             return
         if self._stream is not None:
             self._worker.hush(self._stream)
-        gone = max(0, self._feed.clock.leaving(time.monotonic()) * RATIO)
-        if self._sound.end > gone:
-            start = max(gone, self._sound.start)
-            self._sound.write(start, np.zeros(self._sound.end - start, np.int16))
+        self.shelf.cut()
+        self._cutouts.cut()
+        next_packet = -(-self._feed.clock.leaving(time.monotonic()) // PACKET) * PACKET
+        self._feed.intake.hush(max(0, next_packet) * RATIO)
+        self.broadcast.cut()
+        self._pump()
 
     def mute(self, muted: bool) -> None:
         """Take silence for the source's sound."""

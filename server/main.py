@@ -28,7 +28,7 @@ from server.errors import ConfigError
 from server.network_options import add_network_options, read_network
 
 GRACE_S = 3  # for open requests and sockets when the server is stopped
-MAX_WS_BYTES = 64 << 10
+MAX_WS_BYTES = 1 << 20  # of one message; an agent's sound is the largest
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-sessions", type=int, metavar="N", help="most sessions at a time; default: measured")
     parser.add_argument("--api-key", metavar="KEY", help="required of everyone; better: environment VISAVIS_API_KEY")
     parser.add_argument("--unmarked", action="store_true", help="leave out the visible 'synthetic' mark")
+    parser.add_argument(
+        "--cross-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="whose pages may publish and play over WHIP and WHEP, as https://example.org; repeatable",
+    )
     add_network_options(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every stage's times here, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -70,6 +77,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         max_sessions=args.max_sessions,
         api_key=args.api_key or os.environ.get("VISAVIS_API_KEY") or None,
         marked=not args.unmarked,
+        cross_origins=tuple(args.cross_origin),
         network=read_network(args),
         trace_file=args.trace,
     )

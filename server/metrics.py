@@ -13,9 +13,11 @@ from server.sessions import Sessions
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def render_metrics(sessions: Sessions, worker: EngineWorker, loop_lag: LoopLag) -> str:
+def render_metrics(
+    sessions: Sessions, worker: EngineWorker, loop_lag: LoopLag, *, viewers: int = 0, rooms: int = 0
+) -> str:
     """All metrics as text."""
-    lines = [*_of_sessions(sessions, worker.fit_now()), *_of_pace(worker.pace())]
+    lines = [*_of_sessions(sessions, worker.fit_now()), *_of_company(viewers, rooms), *_of_pace(worker.pace())]
     if worker.capacity is not None:
         lines += _of_capacity(worker.capacity)
     return "\n".join([*lines, *_of_loop(loop_lag), *_of_stages(worker.trace)]) + "\n"
@@ -50,6 +52,11 @@ def _of_sessions(sessions: Sessions, fit_now: int) -> Iterator[str]:
             ('{kind="dropped"}', sum(s.dropped for s in shelves)),
         ],
     )
+
+
+def _of_company(viewers: int, rooms: int) -> Iterator[str]:
+    yield from _metric("visavis_viewers", "gauge", "Connections that watch and do not speak.", [("", viewers)])
+    yield from _metric("visavis_rooms", "gauge", "Rooms with somebody in them.", [("", rooms)])
 
 
 def _of_pace(pace: Pace) -> Iterator[str]:

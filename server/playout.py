@@ -76,6 +76,7 @@ class FrameShelf:
         self._shown_index = -1
         self._taken_index = -1
         self._spared: deque[int] = deque(maxlen=SHELF_FRAMES)  # not to be drawn, and not yet due
+        self._cut = False  # what is shown is of the time before the last cut
         self.taken = self.repeated = self.spared = self.dropped = 0
 
     def put(self, index: int, frame: np.ndarray, came_s: float = 0.0) -> None:
@@ -88,6 +89,13 @@ class FrameShelf:
             del self._frames[min(self._frames)]
             self.dropped += 1
 
+    def cut(self) -> None:
+        """Show nothing of what is held: it is of speech that was broken off. The next frame that comes shows at once,
+        before its time; until then the one that is shown stays, and counts as spared."""
+        self.dropped += len(self._frames)
+        self._frames.clear()
+        self._cut = True
+
     def spare(self, index: int) -> None:
         """Frame ``index`` will not come, on purpose."""
         self._spared.append(index)
@@ -98,15 +106,18 @@ class FrameShelf:
             return self._shown
         self._taken_index = index
         ready = [i for i in self._frames if i <= index]
+        if self._cut and not ready:
+            ready = sorted(self._frames)[:1]
         if ready:
+            self._cut = False
             best = max(ready)
             (self._shown, self._shown_came_s), self._shown_index = self._frames[best], best
             self.dropped += len(ready) - 1
             for i in ready:
                 del self._frames[i]
         self.taken += 1
-        if self._shown_index != index:
-            spared = index in self._spared
+        if self._shown_index < index:
+            spared = self._cut or index in self._spared
             self.spared += spared
             self.repeated += not spared
         return self._shown

@@ -16,6 +16,7 @@ import hmac
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,6 +85,7 @@ class Participant:
         self.publisher: Publisher | None = None
         self.viewers: dict[str, Viewer] = {}  # by whom they watch
         self.closing: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None  # what the others are told of them
 
     def tell(self, message: dict[str, Any] | None) -> None:
         """Queue a message for its socket; drops the oldest when full. None: the socket is to close."""
@@ -142,6 +144,7 @@ class Participant:
             self.live.attach(TrackSource(publisher.microphone))
             if self.live.state == "connecting":
                 self.live.go_live()
+                self.changed()
             self.tell({"type": "published"})
         elif state in ("failed", "closed"):
             self.live.detach()
@@ -231,6 +234,7 @@ class Rooms:
             self._drop_if_empty(room)
         self._rooms.setdefault(name, room)
         room.people[participant.id] = participant
+        participant.changed = room.tell_all
         room.tell_all()
         log.info("%s entered room %s", participant.id, name)
         return room, participant
@@ -239,6 +243,7 @@ class Rooms:
         """Its place is free when this returns. May be repeated."""
         if room.people.pop(participant.id, None) is None:
             return
+        participant.changed = lambda: None
         log.info("%s left room %s: %s", participant.id, room.name, reason)
         participant.leave(reason)
         for other in room.people.values():

@@ -56,12 +56,15 @@ class Session(LiveAvatar):
 
     def _peer_changed(self, state: str) -> None:
         if state == "connected" and self.state == "connecting":
-            self.attach(TrackSource(self._peer.microphone))
+            self._hear_peer()
             self.go_live()
         elif state == "failed":
             self.end("the connection was lost" if self.state == "live" else "no network path to the peer was found")
         elif state == "closed":
             self.end("the peer closed the connection")
+
+    def _hear_peer(self) -> None:
+        self.attach(TrackSource(self._peer.microphone))
 
     async def _look_after(self, now_s: float) -> None:
         if self.state == "connecting":

@@ -50,7 +50,12 @@ class Sessions:
         return self._worker.slots
 
     async def open(
-        self, make_order: Callable[[], Coroutine[Any, Any, SessionOrder]], offer: Offer, *, name: str | None = None
+        self,
+        make_order: Callable[[], Coroutine[Any, Any, SessionOrder]],
+        offer: Offer,
+        kind: type[Session] = Session,
+        *,
+        name: str | None = None,
     ) -> tuple[Session, str]:
         """Open a session of one peer: its place is taken first, then its order made, then its offer answered.
 
@@ -61,7 +66,7 @@ class Sessions:
             ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` or the answer raise.
         """
-        session = await self.admit(make_order, Session, name=name)
+        session = await self.admit(make_order, kind, name=name)
         return session, await session.connect(offer)
 
     async def admit(

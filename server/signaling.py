@@ -49,6 +49,11 @@ CALL = Shape(
     directions={"audio": _SPEAKS, "video": _HEARS},
     says="it must have one of audio and one of video",
 )
+LOOK_ON = Shape(  # at a session that a program speaks through
+    kinds=(["audio", "video"],),
+    directions={"audio": _HEARS, "video": _HEARS},
+    says="it must have one of audio and one of video",
+)
 PUBLISH = Shape(
     kinds=(["audio"], ["audio", "video"]),
     directions={"audio": _SPEAKS, "video": _SPEAKS},

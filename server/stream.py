@@ -65,6 +65,8 @@ class Stream:
         self.inbox: deque[Hop] = deque(maxlen=INBOX_HOPS)
         self.needs_reset = True
         self.needs_adjust = False
+        self.needs_hush = False
+        self.epoch = 0  # rises when what was said shall not be seen any more
         self.removed = False
 
     @property
@@ -87,6 +89,7 @@ class Stream:
         heard = [self.inbox.popleft() for _ in range(turn.hops)]
         reset, self.needs_reset = self.needs_reset, False
         adjust, self.needs_adjust = self.needs_adjust and not reset, False
+        hush, self.needs_hush = self.needs_hush, False
         samples = np.concatenate([hop.samples for hop in heard])
         row = StepRow(
             slot=self.slot,
@@ -96,7 +99,7 @@ class Stream:
             turn=self.turning.advance(turn.hops),
             cutout=np.empty((*self.avatar.crop.shape[:2], 4), np.uint8) if self.wants_cutout else None,
         )
-        return Taken(self, row, heard, reset=reset, adjust=adjust)
+        return Taken(self, row, heard, reset=reset, adjust=adjust, hush=hush)
 
     def _key(self, engine: Engine) -> Hashable:
         try:
@@ -108,12 +111,16 @@ class Stream:
 class Taken:
     """A row on its way through a step."""
 
-    def __init__(self, stream: Stream, row: StepRow, heard: list[Hop], *, reset: bool, adjust: bool) -> None:
+    def __init__(
+        self, stream: Stream, row: StepRow, heard: list[Hop], *, reset: bool, adjust: bool, hush: bool
+    ) -> None:
         self.stream = stream
         self.row = row
         self.heard = heard
         self.reset = reset  # begin anew first
         self.adjust = adjust  # take new options first
+        self.hush = hush  # take what was heard for silence first
+        self.epoch = stream.epoch
 
     @property
     def hops(self) -> int:

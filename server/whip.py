@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -28,7 +30,9 @@ from engine.cache import DEFAULT_AVATAR_ID
 from server.broadcast import COLOUR, RENDITIONS
 from server.config import ServerConfig
 from server.errors import (
+    CodecUnsupported,
     NothingLive,
+    OfferUnfit,
     PreconditionFailed,
     PreconditionRequired,
     RequestInvalid,
@@ -46,6 +50,8 @@ from server.viewer import Viewer
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RETRY_S = 2  # after which a player may ask again for a session that nobody publishes
+
+T = TypeVar("T")
 
 _ENDPOINT_METHODS = "GET, HEAD, OPTIONS, POST"
 _RESOURCE_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH"
@@ -68,7 +74,7 @@ def add_whip(app: FastAPI, config: ServerConfig) -> None:
             return await house.make_order(avatar, options)
 
         live = await house.sessions.admit(make_order, Publication, name=name)
-        answer = await live.publish(offer)
+        answer = await _fitting(live.publish(offer))
         return _created(answer, f"/whip/{name}/{live.id}", live.id, config)
 
     @app.post("/whep/{name}", status_code=201, include_in_schema=False)
@@ -83,7 +89,7 @@ def add_whip(app: FastAPI, config: ServerConfig) -> None:
             live = house.sessions.find(name)
         except SessionNotFound as error:
             raise NothingLive(f"{error}; a player may ask again later", retry_after_s=RETRY_S) from error
-        viewer, answer = await house.viewers.open(live, offer, shown)
+        viewer, answer = await _fitting(house.viewers.open(live, offer, shown))
         return _created(answer, f"/whep/{name}/{viewer.id}", viewer.id, config)
 
     @app.patch("/whip/{name}/{resource}", include_in_schema=False)
@@ -155,6 +161,14 @@ def _add_rest(app: FastAPI, path: str, methods: str, config: ServerConfig, accep
     @app.api_route(path, methods=["PUT", "POST", "PATCH", "DELETE"], include_in_schema=False)
     async def refuse(request: Request) -> Response:
         raise HTTPException(405, f"it takes {methods}", headers=allowed)
+
+
+async def _fitting(answering: Awaitable[T]) -> T:
+    """Answer an offer; one without a codec of ours is well-formed and does not fit (RFC 9725, section 4.4.3)."""
+    try:
+        return await answering
+    except CodecUnsupported as error:
+        raise OfferUnfit(f"{error}; of video only VP8 and H264 are known here, of sound only Opus and G.711") from error
 
 
 async def _read_offer(request: Request, config: ServerConfig, shape: Shape) -> Offer:

@@ -148,7 +148,10 @@ async function join() {
   localStorage.setItem("visavis_name", name);
   try {
     $("join").disabled = true;
-    stopPreview();
+    if (preview) {
+      stopPreview();
+      await new Promise((resolve) => setTimeout(resolve, 500)); // its place is to be free before ours is taken
+    }
     const track = await takeMicrophone();
     if ($("lock").checked && !roomKey()) setRoomKey();
     room = makeRoom(name, track, (await fetchIceServers()).ice_servers);

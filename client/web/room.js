@@ -10,6 +10,7 @@ import { Problem } from "./problems.js";
 
 const PING_EVERY_MS = 2_000; // the server frees the place of one who says nothing for 8 s
 const SILENT_MS = 6_000; // the server tells levels four times a second
+const CONNECTING_MS = 20_000; // of a socket
 const INTERRUPTION_MS = 3_000; // of a connection; then it is made anew
 const RETRY_MS = [500, 1_000, 2_000, 3_000];
 const CLOSE_REFUSED = 4403;
@@ -160,14 +161,23 @@ export class Room extends EventTarget {
     this.#setState("back", `${why} Coming back…`);
     const wait = RETRY_MS[Math.min(this.#attempts++, RETRY_MS.length - 1)];
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.state === "back" && this.#openSocket(), wait);
+    this.#retry = setTimeout(() => this.#tryAgain(), wait);
+  }
+
+  /** Ask for the server first: browsers make sockets wait longer and longer after some that failed. */
+  async #tryAgain() {
+    const there = await isServerThere();
+    if (this.state !== "back" || this.#socket) return;
+    if (there) this.#openSocket();
+    else this.#reconnect("The server does not answer.");
   }
 
   #retry = 0;
 
   #look() {
     this.#send({ type: "ping", t: performance.now() });
-    if (this.#socket && performance.now() - this.#heardMs > SILENT_MS) {
+    const patienceMs = this.#socket?.readyState === WebSocket.CONNECTING ? CONNECTING_MS : SILENT_MS;
+    if (this.#socket && performance.now() - this.#heardMs > patienceMs) {
       this.#reconnect("Nothing is heard of the server.");
     }
   }

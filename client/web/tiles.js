@@ -16,7 +16,9 @@ export class Tiles {
       if (!present.has(id)) this.#tiles.delete(id) && item.remove();
     }
     for (const person of people) this.#describe(person, person.id === ownId);
-    this.list.style.setProperty("--columns", columnsFor(people.length));
+    const columns = columnsFor(people.length);
+    this.list.style.setProperty("--columns", columns);
+    this.list.style.setProperty("--rows", Math.ceil(people.length / columns) || 1);
   }
 
   setStream(id, stream) {

@@ -9,7 +9,8 @@ import numba
 
 from engine.compile.cache import cache_folder
 
-numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "kernels")
+_settings: Any = numba.config
+_settings.CACHE_DIR = _settings.CACHE_DIR or str(cache_folder() / "kernels")
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:

@@ -48,11 +48,18 @@ class AudioNetwork(nn.Module):
 
     def hear(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``forward``, and the logit of the sound being speech [B]; without a gate it is taken for speech."""
+        driving, codes, logit = self.tell(features)
+        if self.gated:
+            driving, codes = self.shut(driving, codes, logit.sigmoid())
+        return driving, codes, logit
+
+    def tell(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``hear``, whether it is speech or not."""
         driving = self.convs(features.transpose(1, 2))
         codes = self.codes(driving)
-        if not self.gated:
-            return driving.transpose(1, 2), codes, codes.new_full((len(codes),), torch.inf)
-        logit = self.speech(driving)
-        share = logit.sigmoid()
-        codes = self.closed + share * (codes - self.closed)
-        return (driving * share[:, None]).transpose(1, 2), codes, logit[:, 0]
+        logit = self.speech(driving)[:, 0] if self.gated else codes.new_full((len(codes),), torch.inf)
+        return driving.transpose(1, 2), codes, logit
+
+    def shut(self, driving: Tensor, codes: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Let a_dri and codes have a share [B] of what ``tell`` told; the rest is the closed mouth's."""
+        return driving * share[:, None, None], self.closed + share[:, None] * (codes - self.closed)

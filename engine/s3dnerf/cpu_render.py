@@ -37,7 +37,7 @@ class CpuRender:
             lattice_extent=np.float32(field.extent),
             lattice_rise=np.float32(field.rise),
         )
-        n, outputs = renderer.rays, renderer.decoder[-1].out_features
+        n, outputs = renderer.rays, int(renderer.decoder[-1].get_parameter("weight").shape[0])
         self._places = np.zeros((n, n, renderer.samples, 2), np.float32)
         self._found = torch.zeros(n * n * renderer.samples, len(self._bias))
         self._seen = np.zeros((outputs + 2, n, n), np.float32)

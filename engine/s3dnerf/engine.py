@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
 from engine.audio.features import FeatureStream, SpeechFeatures
+from engine.audio.speech_gate import SpeechGate
 from engine.compile import Stage, candidates, compile_stage, on_gpu
 from engine.compile.openvino import engine_threads
 from engine.cutout import cut_out
@@ -38,17 +39,21 @@ AVATAR_VERSION = "2"  # of the arrays below; another one makes stored avatars st
 
 
 class S3DNerfState(StreamState):
-    """Per stream: the window of conv features, hops heard, options."""
+    """Per stream: the window of conv features, what was speech, hops heard, options."""
 
     def __init__(self, features: SpeechFeatures, slots: int) -> None:
-        self.windows = FeatureStream(features, slots)
+        self.windows, self.gate = FeatureStream(features, slots), SpeechGate(slots)
         self.hops = np.zeros(slots, np.int64)
         self.options = [StreamOptions()] * slots
 
     def reset(self, slot: int, options: StreamOptions) -> None:
         self.windows.reset(slot)
+        self.gate.reset(slot)
         self.hops[slot] = 0
         self.options[slot] = options
+
+    def hush(self, slot: int) -> None:
+        self.windows.reset(slot)
 
     def adjust(self, slot: int, options: StreamOptions) -> None:
         self.options[slot] = options
@@ -56,11 +61,12 @@ class S3DNerfState(StreamState):
     @contextmanager
     def all_or_nothing(self, slots: list[int]) -> Iterator[None]:
         """Where the block raises, these streams have heard nothing in it."""
-        windows, hops = self.windows.copy(slots), self.hops[slots]
+        windows, gate, hops = self.windows.copy(slots), self.gate.copy(slots), self.hops[slots]
         try:
             yield
         except BaseException:
             self.windows.restore(slots, windows)
+            self.gate.restore(slots, gate)
             self.hops[slots] = hops
             raise
 
@@ -200,7 +206,10 @@ class S3DNerfEngine(Engine):
     def _hear(self, row: StepRow, state: S3DNerfState) -> tuple[Tensor, Tensor]:
         window = state.windows.push(row.slot, torch.from_numpy(np.ascontiguousarray(row.samples, np.float32)))
         state.hops[row.slot] += len(row.samples) // self.spec.hop_samples
-        driving, codes = self._stages["hear"](window[None])
+        driving, codes, logit = self._stages["hear"](window[None])
+        if self._model.audio.gated:
+            share = state.gate.open(row.slot, logit.item(), row.samples)
+            driving, codes = self._model.audio.shut(driving, codes, torch.tensor([share]))
         return driving, self._closed + (codes - self._closed) * self._gain
 
     def _paint(self, face: Face, drive: Tensor, pose: Pose, warped: Tensor, seen: Tensor) -> np.ndarray:

@@ -23,9 +23,9 @@ class Hear(nn.Module):
         super().__init__()
         self.features, self.audio = model.features, model.audio
 
-    def forward(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        """Conv features [1, T, C] -> a_dri [1, tokens, width], codes [1, K]."""
-        return self.audio(self.features.contextualise(window))
+    def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Conv features [1, T, C] -> a_dri [1, tokens, width], codes [1, K], logit of it being speech [1]."""
+        return self.audio.tell(self.features.contextualise(window))
 
 
 class Deform(nn.Module):

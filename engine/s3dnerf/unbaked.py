@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
+from engine.audio.speech_gate import SpeechGate
 from engine.compile.openvino import engine_threads
 from engine.landmarks import eye_openness
 from engine.motion import Motion, idle_motion
@@ -41,17 +42,21 @@ WHAT = (
 
 
 class UnbakedState(StreamState):
-    """Per stream: the window's sound, hops heard, options."""
+    """Per stream: the window's sound, what was speech, hops heard, options."""
 
     def __init__(self, window_samples: int, slots: int) -> None:
-        self.sound = torch.zeros(slots, window_samples)
+        self.sound, self.gate = torch.zeros(slots, window_samples), SpeechGate(slots)
         self.hops = np.zeros(slots, np.int64)
         self.options = [StreamOptions()] * slots
 
     def reset(self, slot: int, options: StreamOptions) -> None:
         self.sound[slot] = 0
+        self.gate.reset(slot)
         self.hops[slot] = 0
         self.options[slot] = options
+
+    def hush(self, slot: int) -> None:
+        self.sound[slot] = 0
 
     def adjust(self, slot: int, options: StreamOptions) -> None:
         self.options[slot] = options
@@ -142,7 +147,10 @@ class UnbakedEngine(Engine):
         window = torch.cat([state.sound[row.slot], new])[-state.sound.shape[1] :]
         state.sound[row.slot] = window
         state.hops[row.slot] += len(row.samples) // self.spec.hop_samples
-        driving, codes = self._model.audio(self._model.features(window[None]))
+        driving, codes, logit = self._model.audio.tell(self._model.features(window[None]))
+        if self._model.audio.gated:
+            share = state.gate.open(row.slot, logit.item(), row.samples)
+            driving, codes = self._model.audio.shut(driving, codes, torch.tensor([share]))
         return driving, self._closed + (codes - self._closed) * self._gain
 
     def _face(self, avatar: Avatar, pyramid: list[Tensor]) -> Face:

@@ -67,11 +67,11 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """start_server(*arguments) -> a server that is ready; all are stopped at the module's end."""
+    """start_server(*arguments, port=any) -> a server that is ready; all are stopped at the module's end."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str) -> Server:
-            port = _free_port()
+        def start(*arguments: str, port: int | None = None) -> Server:
+            port = port or _free_port()
             log_path = tmp_path_factory.mktemp("server") / "log.txt"
             log = stack.enter_context(log_path.open("wb"))
             command = [sys.executable, "-m", "server.main", "--port", str(port), *arguments]

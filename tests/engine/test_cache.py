@@ -25,6 +25,9 @@ class NoState(StreamState):
     def reset(self, slot: int, options: StreamOptions) -> None:
         pass
 
+    def hush(self, slot: int) -> None:
+        pass
+
     def adjust(self, slot: int, options: StreamOptions) -> None:
         pass
 

@@ -32,6 +32,18 @@ def test_masked_rows_are_heard_by_nobody() -> None:
     assert (state.sound[1:] == before[1:]).all() and (state.sound[0] != before[0]).any()
 
 
+def test_a_hushed_stream_is_dark_with_its_next_frame() -> None:
+    engine = FakeEngine()
+    state = engine.init_state(1)
+    state.reset(0, StreamOptions())
+    for _ in range(5):
+        bright = engine.step([loud(0)], state)
+    state.hush(0)
+    silent = StepRow(slot=0, avatar=GREY, samples=np.zeros(640, np.float32))
+    dark = engine.step([silent], state)
+    assert bright[0, 180, 120, 0] > 200 and dark[0, 180, 120, 0] == 16
+
+
 def test_a_step_that_fails_for_one_row_is_heard_by_none() -> None:
     engine = FakeEngine()
     state = engine.init_state(2)

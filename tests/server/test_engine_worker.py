@@ -357,3 +357,26 @@ async def test_an_engine_that_breaks_its_contract_ends_its_sessions_not_the_thre
     for hop in range(3):
         one.worker.push(stream, hop, np.zeros(640, np.float32))
     await until(lambda: 0 in frames)
+
+
+async def test_after_a_hush_no_frame_of_older_sound_comes_and_the_next_one_is_dark(harness: Make) -> None:
+    class Held(FakeEngine):
+        entered, go_on = threading.Event(), threading.Event()
+
+        def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+            self.entered.set()
+            self.go_on.wait(10)
+            return super().step(rows, state)
+
+    one = await harness(Held)
+    stream, frames, _ = one.add(avatar_of(90))
+    loud = np.full(640, 0.5, np.float32)
+    for hop in range(5):
+        one.worker.push(stream, hop, loud)
+    await asyncio.to_thread(Held.entered.wait, 10)
+    one.worker.push(stream, 5, loud)  # waits while the step is held
+    one.worker.hush(stream)
+    one.worker.push(stream, 6, np.zeros(640, np.float32))
+    Held.go_on.set()
+    await until(lambda: 4 in frames)
+    assert all(frame[180, 120, 0] == 16 for frame in frames.values()), "only frames of silence were delivered"

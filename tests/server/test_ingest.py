@@ -199,3 +199,25 @@ async def test_any_rate_and_layout_is_heard(rate: int, layout: str) -> None:
     assert [t for t, _, _ in pushed] == [n * PACKET for n in range(10)]
     assert sum(count for _, count, _ in pushed) == pytest.approx(10 * PACKET, abs=200)
     assert pushed[5][2] == pytest.approx(8_000, rel=0.02)
+
+
+def test_a_hush_fades_what_is_to_leave_and_silences_the_rest() -> None:
+    scene = Scene()
+    for n in range(10):
+        scene.speak(n)
+    scene.intake.hush(5 * PACKET)
+    assert (scene.sound(4) == 1_000).all()
+    fading = scene.sound(5)
+    assert fading[0] == 1_000 and (np.diff(fading[:240]) <= 0).all() and not fading[240:].any()
+    assert not scene.intake.sound.read(6 * PACKET, 4 * PACKET).any()
+    scene.speak(10)
+    assert (scene.sound(10) == 1_000).all(), "what comes later is heard"
+
+
+def test_scheduled_sound_goes_to_the_first_position_that_was_not_heard() -> None:
+    scene = Scene()
+    scene.look(0.1)
+    scene.intake.schedule(np.full(1_920, 1_000, np.int16))
+    assert scene.intake.heard == 1_600 + 640
+    heard = scene.intake.sound.read(0, 4_800 + 1_920)
+    assert not heard[:4_800].any() and (heard[4_800:] == 1_000).all()

@@ -131,3 +131,15 @@ async def test_a_stopped_track_ends_a_sender_that_still_waits(shelf: FrameShelf)
         await waiting
     with pytest.raises(MediaStreamError):
         await track.recv()
+
+
+def test_after_a_cut_nothing_that_was_held_shows_and_the_next_frame_shows_before_its_time(shelf: FrameShelf) -> None:
+    for k in range(5):
+        shelf.put(k, frame(k))
+    assert shelf.take(1)[0, 0, 0] == 1
+    shelf.cut()
+    assert shelf.take(2)[0, 0, 0] == 1, "nothing of the new time has come"
+    shelf.put(7, frame(7))
+    shelf.put(8, frame(8))
+    assert [shelf.take(k)[0, 0, 0] for k in (3, 4, 7, 8)] == [7, 7, 7, 8]
+    assert shelf.repeated == 0, "a delay must not grow because speech was broken off"

@@ -58,6 +58,20 @@ def test_frames_are_pictures_of_the_documented_size(engine, avatar, speech):
     assert frames.std() > 20
 
 
+def test_a_hushed_stream_looks_as_if_it_had_been_silent_and_moves_on(engine, avatar, speech):
+    silence = np.zeros(HOP, np.float32)
+    state = engine.init_state(2)
+    for slot in range(2):
+        state.reset(slot, StreamOptions(seed=3))
+    for index in range(12):
+        spoken = speech[(20 + index) * HOP :][:HOP]
+        engine.step([StepRow(slot=0, avatar=avatar, samples=spoken)], state)
+        engine.step([StepRow(slot=1, avatar=avatar, samples=silence)], state)
+    state.hush(0)
+    frames = engine.step([StepRow(slot=slot, avatar=avatar, samples=silence) for slot in range(2)], state)
+    np.testing.assert_array_equal(frames[0], frames[1])
+
+
 def test_a_frame_does_not_depend_on_its_neighbours(engine, avatar, speech):
     alone = draw(engine, avatar, speech[: 40 * HOP])[-5:]
     state = engine.init_state(3)
