@@ -14,7 +14,6 @@ from engine.s3dnerf.cross_attention import heat_map
 NOSE_TIP = 4
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped checkpoint's F_cm is off: it was trained before it had a teacher")
 def test_speech_lights_the_lower_face():
     model = load_checkpoint().model
     assets = DEFAULT_CHECKPOINT.parent
