@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.turn import FRONT, Turn
+
 MASKED = -1  # no stream's slot
 
 
@@ -30,6 +32,7 @@ class EngineSpec:
     max_batch: int  # most rows of one step
     buckets: tuple[int, ...] = ()  # the only sizes that a step may have, rising; none: any up to max_batch
     thrift_levels: int = 0  # cheaper ways to draw that it knows, a little worse each (StepRow.thrift)
+    cuts_out: bool = False  # whether it can tell the person from the background (StepRow.cutout)
 
     @property
     def hop_samples(self) -> int:
@@ -86,6 +89,9 @@ class StepRow:
     samples: np.ndarray  # float32 [n * hop_samples] in [-1, 1], n >= 1: new sound since the last step
     # With n > 1 all of it is heard and only the last frame is drawn.
     thrift: int = 0  # 0 draws as well as it can; up to EngineSpec.thrift_levels: cheaper. Hearing is always whole.
+    turn: Turn = FRONT  # of the head, beside the idle motion; an engine of flat pictures may leave it out
+    cutout: np.ndarray | None = None  # uint8 [S, S, 4], where the step is to draw the person without background too:
+    # the frame's colours, not multiplied by the alpha behind them. None: not wanted, and costs nothing.
 
     @property
     def masked(self) -> bool:
@@ -147,7 +153,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
-        """Hear each row's samples and draw its newest frame.
+        """Hear each row's samples and draw its newest frame; into its ``cutout``, where it has one, the person alone.
 
         Rows name distinct slots. A row's frame does not depend on the other rows. All or nothing: where it raises,
         no row has heard anything.

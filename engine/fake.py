@@ -16,11 +16,14 @@ from PIL import Image, ImageOps
 
 from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, StreamState
 from engine.errors import ImageTooLarge, ImageUnreadable
+from engine.turn import Turn
 
 QUIET_DB = -60.0  # this and below is black
 MOUTH = (slice(160, 208), slice(88, 168))  # rows, columns of the brightest part: the lower middle
 BADGE = (slice(0, 32), slice(0, 32))  # carries the avatar's mean colour, so that avatars can be told apart
 MOUTH_WHITE, FACE_WHITE, BLACK = 255, 160, 16
+DISC_PART = 0.45  # radius of the disc that a cutout keeps, of the frame's side
+TURN_PART = 0.005  # of the side that a turned head's disc moves, per degree
 _MAX_PIXELS = 40_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows more, some of which start other programs
 
@@ -47,7 +50,7 @@ class FakeEngine(Engine):
     fingerprint = "fake-1"
 
     def __init__(self) -> None:
-        self.spec = EngineSpec(name="fake", window_ms=160, lookahead_ms=120, max_batch=16)
+        self.spec = EngineSpec(name="fake", window_ms=160, lookahead_ms=120, max_batch=16, cuts_out=True)
 
     def enrol(self, image: bytes) -> Avatar:
         try:
@@ -89,6 +92,9 @@ class FakeEngine(Engine):
             frame[:] = shade_of(self._loudness(sound), FACE_WHITE)
             frame[MOUTH] = shade_of(self._loudness(sound), MOUTH_WHITE)
             frame[BADGE] = row.avatar.crop.reshape(-1, 3).mean(axis=0)
+            if row.cutout is not None:
+                row.cutout[..., :3] = frame
+                row.cutout[..., 3] = disc(size, row.turn)
         for slot, sound in heard.items():  # all or nothing: only now, when every row has been drawn
             state.sound[slot] = sound
         return frames
@@ -103,6 +109,14 @@ def loudness_of(samples: np.ndarray) -> float:
     """Loudness of float32 [n] samples in [-1, 1]: 0 at QUIET_DB and below, 1 at full scale."""
     power = float(np.mean(np.square(samples, dtype=np.float64)))
     return float(np.clip(1 - 10 * np.log10(max(power, 1e-12)) / QUIET_DB, 0, 1))
+
+
+def disc(size: int, turn: Turn) -> np.ndarray:
+    """The fake person: uint8 [size, size], 255 inside a disc that moves as the head is turned, 0 outside."""
+    rows, columns = np.mgrid[:size, :size] + 0.5 - size / 2
+    moved = size * TURN_PART
+    away = np.hypot(columns - turn.yaw_deg * moved, rows + turn.pitch_deg * moved)
+    return (np.clip(size * DISC_PART + 0.5 - away, 0, 1) * 255).round().astype(np.uint8)
 
 
 def shade_of(loudness: float, white: int) -> int:

@@ -47,6 +47,20 @@ def stamp(frame: np.ndarray) -> np.ndarray:
     return out
 
 
+def stamp_cutout(cutout: np.ndarray) -> None:
+    """Draw the badge onto a person without background, in place: it stays visible on whatever is put behind.
+
+    Args:
+        cutout: uint8 [H, W, 4] from 96 x 96, colours not multiplied by the alpha behind them.
+    """
+    ink, keep, top, left = _badge(*cutout.shape[:2])
+    place = cutout[top : top + ink.shape[0], left : left + ink.shape[1]]
+    under = place[..., 3:] / 255 * (keep[..., :1] / 256)  # what is left of what was there
+    alpha = under + 1 - keep[..., :1] / 256
+    place[..., :3] = np.round((place[..., :3] * under + ink / 256) / np.maximum(alpha, 1e-6)).clip(0, 255)
+    place[..., 3:] = np.round(alpha * 255)
+
+
 def xmp_box() -> bytes:
     """An mp4 ``uuid`` box with the digital source type as XMP; may stand after any other top-level box."""
     packet = (

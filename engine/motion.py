@@ -36,9 +36,9 @@ _MASK = (1 << 64) - 1
 class Motion:
     """What one frame adds to the portrait's own pose and expression; all zeros is the portrait at rest."""
 
-    yaw_deg: float = 0.0
-    pitch_deg: float = 0.0
-    roll_deg: float = 0.0
+    yaw_deg: float = 0.0  # to the picture's right
+    pitch_deg: float = 0.0  # up
+    roll_deg: float = 0.0  # clockwise
     shift: tuple[float, float] = (0.0, 0.0)  # x right, y down, in crop units (the crop is 2 wide)
     blink: float = 0.0  # 0 open as in the portrait, 1 shut
     brow: float = 0.0  # -1 frowning .. 1 raised; idle motion stays small

@@ -109,6 +109,7 @@ async def open_live(
     offer: Offer | None,
     *,
     by_program: bool,
+    name: str | None = None,
 ) -> tuple[LiveAvatar, str | None]:
     """Open the kind of session that is asked for; without an offer there is no answer.
 
@@ -116,8 +117,8 @@ async def open_live(
         VisavisError: as ``Sessions.open``.
     """
     if offer is not None:
-        return await sessions.open(make_order, offer, SeenAgentSession if by_program else Session)
-    live = await sessions.admit(make_order, AgentSession)
+        return await sessions.open(make_order, offer, SeenAgentSession if by_program else Session, name=name)
+    live = await sessions.admit(make_order, AgentSession, name=name)
     live.begin()
     live.go_live()
     return live, None

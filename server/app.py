@@ -43,6 +43,7 @@ from engine.errors import (
     VisavisError,
 )
 from engine.registry import create_engine
+from engine.turn import PITCH_LIMIT_DEG, ROLL_LIMIT_DEG, YAW_LIMIT_DEG
 from server import metrics
 from server.agent_seat import open_live
 from server.answers import any_failure, failures
@@ -55,6 +56,7 @@ from server.errors import (
     CodecUnsupported,
     ConsentRequired,
     EngineFailed,
+    NameTaken,
     NotReady,
     OfferInvalid,
     RateLimited,
@@ -70,10 +72,11 @@ from server.house import House
 from server.limits import BodyLimit, RateLimit, UploadLimit
 from server.live_avatar import SessionOrder
 from server.network_routes import add_network
+from server.obs import add_obs_page
 from server.pcm_socket import add_pcm_socket
 from server.room_socket import add_rooms
 from server.signaling import CALL, LOOK_ON, read_offer
-from server.whip import add_whip
+from server.whip import NAME, add_whip
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +98,15 @@ _UPLOAD_FAILURES = (
     *(*_FACE_FAILURES, RateLimited, EngineFailed, NotReady, AvatarStorage),
 )
 _AVATAR_FAILURES = (AvatarNotFound, AvatarStale, AvatarDamaged, EngineFailed, NotReady)
-_CALL_FAILURES = (RequestInvalid, OfferInvalid, CodecUnsupported, UploadTooLarge, *_AVATAR_FAILURES, ServerFull)
+_CALL_FAILURES = (
+    RequestInvalid,
+    OfferInvalid,
+    CodecUnsupported,
+    UploadTooLarge,
+    *_AVATAR_FAILURES,
+    NameTaken,
+    ServerFull,
+)
 
 
 class OfferBody(BaseModel):
@@ -114,6 +125,9 @@ class SessionBody(BaseModel):
     offer: OfferBody | None = Field(default=None, description="may be left out where a program speaks")
     source: Literal["microphone", "pcm"] = Field(default="microphone", description="pcm: a program speaks")
     options: OptionsBody = OptionsBody()
+    name: str | None = Field(
+        default=None, pattern=f"^{NAME.pattern}$", description="by which it can be found beside its id, as in /obs/NAME"
+    )
 
 
 def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = None) -> FastAPI:
@@ -146,6 +160,7 @@ def create_app(config: ServerConfig, make_engine: Callable[[], Engine] | None = 
     )
     _add_errors(app)
     _add_pages(app, config)
+    add_obs_page(app)
     _add_avatars(app, config)
     _add_sessions(app, config)
     add_pcm_socket(app)
@@ -238,6 +253,7 @@ def _add_pages(app: FastAPI, config: ServerConfig) -> None:
             "sessions": len(house.sessions),
             "capacity": house.worker.capacity.to_json() if house.worker.capacity else None,
             "mark": config.marked,
+            "turn_limit_deg": {"yaw": YAW_LIMIT_DEG, "pitch": PITCH_LIMIT_DEG, "roll": ROLL_LIMIT_DEG},
             "ice_servers": config.network.hand_out()["ice_servers"],
         }
 
@@ -337,7 +353,7 @@ def _add_sessions(app: FastAPI, config: ServerConfig) -> None:
         async def make_order() -> SessionOrder:
             return await house.make_order(body.avatar_id, options, body.options.codec)
 
-        session, answer = await open_live(house.sessions, make_order, offer, by_program=by_program)
+        session, answer = await open_live(house.sessions, make_order, offer, by_program=by_program, name=body.name)
         return {
             "id": session.id,
             "answer": answer and {"type": "answer", "sdp": answer},

@@ -8,7 +8,7 @@ loopback one, which stops a hostile page that has its own name point to 127.0.0.
 from __future__ import annotations
 
 import hmac
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
@@ -57,7 +57,7 @@ class Gate:
         except VisavisError as error:
             return await self._refuse(error, scope, receive, send)
         if self._api_key is not None and _opens_page_with_key(scope):
-            return await self._welcome(scope["path"])(scope, receive, send)
+            return await self._welcome(scope)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _check_key(self, key: str | None) -> None:
@@ -81,9 +81,10 @@ class Gate:
         if _host_of(origin) != host.lower():
             raise ForeignOrigin(f"requests from {origin[:80]!r} are not served: use this server's own page")
 
-    def _welcome(self, path: str) -> Response:
+    def _welcome(self, scope: Scope) -> Response:
         """Put the key into a cookie and take it out of the address bar."""
-        response = RedirectResponse(quote(path), status_code=303)
+        rest = urlencode({name: values for name, values in _query(scope).items() if name != "key"}, doseq=True)
+        response = RedirectResponse(quote(scope["path"]) + (f"?{rest}" if rest else ""), status_code=303)
         assert self._api_key is not None
         response.set_cookie(COOKIE, self._api_key, max_age=30 * 86_400, httponly=True, samesite="strict")
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -92,7 +93,7 @@ class Gate:
     async def _refuse(self, error: VisavisError, scope: Scope, receive: Receive, send: Send) -> None:
         status, extra = http_status(error), http_headers(error)
         response: Response = JSONResponse(error_body(error.code, str(error)), status, extra)
-        if scope["type"] == "http" and _is_page(scope["path"]) and isinstance(error, Unauthorized):
+        if scope["type"] == "http" and _is_page(scope) and isinstance(error, Unauthorized):
             response = HTMLResponse(_KEY_PAGE, status, extra)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 4401, "reason": error.code})
@@ -109,21 +110,26 @@ def given_key(scope: Scope, headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    if scope["type"] == "websocket" or _is_page(scope["path"]):
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        if query.get("key"):
-            return query["key"][0]
+    if scope["type"] == "websocket" or _is_page(scope):
+        given = [key for key in _query(scope).get("key", []) if key]
+        if given:
+            return given[0]
     # Starlette's parser, not http.cookies: that one drops all cookies where one is odd, and other servers
     # of this machine share ours.
     return cookie_parser(headers.get("cookie", "")).get(COOKIE)
 
 
-def _is_page(path: str) -> bool:
-    return path in ("/", "/check") or path.startswith("/call/")
+def _is_page(scope: Scope) -> bool:
+    """What people open by its address, and OBS, which cannot be asked for a key."""
+    return scope["path"] in ("/", "/check") or scope["path"].startswith(("/call/", "/obs/"))
 
 
 def _opens_page_with_key(scope: Scope) -> bool:
-    return scope["type"] == "http" and _is_page(scope["path"]) and b"key=" in scope.get("query_string", b"")
+    return scope["type"] == "http" and _is_page(scope) and "key" in _query(scope)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
 
 
 def _host_of(origin: str) -> str:

@@ -36,6 +36,7 @@ from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engine.audio.window import SampleRing
+from server.cutouts import Cutouts, lay_beside
 from server.encoding import OneThreadH264
 from server.ingest import HOP, RATIO, SOUND_RATE_HZ
 from server.media_clock import MediaClock
@@ -60,25 +61,30 @@ class Rendition:
     Args:
         name: tells encodings apart.
         draw: picture as the shelf holds it, uint8 [S, S, 3] -> uint8 [H, W, 3] to encode; runs on an encoder's thread.
+        cutout: its pictures are cutouts, uint8 [S, S, 4].
     """
 
     name: str
     draw: Callable[[np.ndarray], np.ndarray]
+    cutout: bool = False
 
 
 COLOUR = Rendition(name="colour", draw=lambda picture: picture)
+CUTOUT = Rendition(name="cutout", draw=lay_beside, cutout=True)
+RENDITIONS = {rendition.name: rendition for rendition in (COLOUR, CUTOUT)}
 
 
 class Broadcast:
     """What a live avatar sends to viewers that share its encoders.
 
     Args:
-        shelf, sound: of the live avatar.
+        shelf, cutouts, sound: of the live avatar.
         spawn: starts its tasks.
     """
 
-    def __init__(self, shelf: FrameShelf, sound: SampleRing, spawn: Spawn) -> None:
+    def __init__(self, shelf: FrameShelf, sound: SampleRing, spawn: Spawn, cutouts: Cutouts | None = None) -> None:
         self._shelf = shelf
+        self._cutouts = cutouts
         self._sound = sound
         self._spawn = spawn
         self._clock: asyncio.Future[MediaClock] = asyncio.get_running_loop().create_future()
@@ -140,6 +146,9 @@ class Broadcast:
                 del self._encodings[key]
                 assert encoding.task is not None
                 encoding.task.cancel()
+                if viewer.rendition.cutout:
+                    assert self._cutouts is not None
+                    self._cutouts.end()
 
     def _track(self, kind: str, rendition: Rendition, room: int) -> ViewerTrack:
         track = ViewerTrack(self, kind, rendition, room)
@@ -152,7 +161,11 @@ class Broadcast:
     def _make_encoder(self, viewer: ViewerTrack) -> Encoder:
         if viewer.kind == "audio":
             return SoundEncoder(self._sound)
-        return PictureEncoder(self._shelf, viewer.rendition, viewer.codec)
+        shelf = self._shelf
+        if viewer.rendition.cutout:
+            assert self._cutouts is not None
+            shelf = self._cutouts.begin()
+        return PictureEncoder(shelf, viewer.rendition, viewer.codec)
 
 
 class ViewerTrack(MediaStreamTrack):

@@ -11,6 +11,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 from engine.api import Avatar
 from engine.errors import VisavisError
+from engine.turn import Turn
 from server.errors import RequestInvalid, SessionNotFound
 from server.live_avatar import LiveAvatar
 from server.sessions import Sessions
@@ -87,6 +88,9 @@ async def _obey(message: dict[str, Any], session: LiveAvatar, get_avatar: GetAva
             session.switch_avatar(avatar_id, await get_avatar(avatar_id))
         case "options":
             session.set_motion(_number(message.get("motion"), "motion", 0, 1))
+        case "pose":
+            yaw, pitch, roll = (_number(message.get(n, 0), n, -180, 180) for n in ("yaw", "pitch", "roll"))
+            session.look(Turn(yaw_deg=yaw, pitch_deg=pitch, roll_deg=roll))
         case "ping":
             return {"type": "pong", "t": message.get("t")}
         case other:

@@ -22,7 +22,7 @@ import numpy as np
 from engine.api import Avatar, Engine, EngineSpec, StreamOptions, StreamState
 from engine.batch import fill, plan
 from engine.errors import VisavisError
-from engine.mark import stamp
+from engine.mark import stamp, stamp_cutout
 from engine.thrift import Thrift
 from engine.trace import Trace
 from server.capacity import STEP_BUDGET_S, Capacity, plan_capacity, usable_cores
@@ -144,12 +144,20 @@ class EngineWorker:
         deliver: Callable[[int, np.ndarray, float], None],
         fail: Callable[[VisavisError], None],
         spare: Callable[[int], None] = lambda index: None,
+        deliver_cutout: Callable[[int, np.ndarray], None] = lambda index, cutout: None,
     ) -> Stream:
         """Begin a stream. The caller sees to it that there are never more than ``slots``."""
         with self._changed:
             slot = self._free.pop()
             stream = self._streams[slot] = Stream(
-                slot=slot, avatar=avatar, options=options, due_s=due_s, deliver=deliver, spare=spare, fail=fail
+                slot=slot,
+                avatar=avatar,
+                options=options,
+                due_s=due_s,
+                deliver=deliver,
+                spare=spare,
+                fail=fail,
+                deliver_cutout=deliver_cutout,
             )
         return stream
 
@@ -340,12 +348,16 @@ class EngineWorker:
         if self._marked:
             with self.trace.span("mark"):
                 frame = stamp(frame)
+                if one.row.cutout is not None:
+                    stamp_cutout(one.row.cutout)
         latency_ms = (self._now() - one.came_s) * 1000
         self.trace.add("hop_to_frame", latency_ms, start_s=one.came_s, slot=one.stream.slot, frame=index)
         self._call(self._deliver, one, index, frame, latency_ms)
 
     def _deliver(self, one: Taken, index: int, frame: np.ndarray, latency_ms: float) -> None:
         if not one.stream.removed and one.epoch == one.stream.epoch:
+            if one.row.cutout is not None:
+                one.stream.deliver_cutout(index, one.row.cutout)
             one.stream.deliver(index, frame, latency_ms)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:

@@ -29,8 +29,10 @@ import numpy as np
 
 from engine.api import Avatar, EngineSpec, StreamOptions
 from engine.errors import VisavisError
+from engine.turn import FRONT, Turn
 from server.broadcast import Broadcast
 from server.config import ServerConfig
+from server.cutouts import Cutouts
 from server.engine_worker import EngineWorker
 from server.errors import SourceTaken
 from server.ingest import HOP, RATIO, Intake, make_sound_ring
@@ -90,13 +92,15 @@ class LiveAvatar:
         self.level = 0.0  # of the sound that is heard: 0 (-60 dBFS or less) to 1 (full scale)
         self._avatar = order.avatar
         self._options = order.options
+        self._turn = FRONT
         self._worker = worker
         self._spec = spec
         self._config = config
         self._timing = config.timing
         self._on_end = on_end
         self._sound = make_sound_ring()
-        self.broadcast = Broadcast(self.shelf, self._sound, self._spawn)
+        self._cutouts = Cutouts(spec.frame_size)
+        self.broadcast = Broadcast(self.shelf, self._sound, self._spawn, self._cutouts)
         self._own_tracks: list[AudioOut | VideoOut] = []
         self._delay = DelayControl(
             lookahead_ms=spec.lookahead_ms,
@@ -145,6 +149,7 @@ class LiveAvatar:
         if self._stream is not None:
             self._worker.hush(self._stream)
         self.shelf.cut()
+        self._cutouts.cut()
         next_packet = -(-self._feed.clock.leaving(time.monotonic()) // PACKET) * PACKET
         self._feed.intake.hush(max(0, next_packet) * RATIO)
         self.broadcast.cut()
@@ -188,6 +193,12 @@ class LiveAvatar:
         if self._stream is not None:
             self._worker.set_options(self._stream, self._options)
 
+    def look(self, turn: Turn) -> None:
+        """Turn the head there, gently, and as far as looks right."""
+        self._turn = turn
+        if self._stream is not None:
+            self._stream.turning.look(turn)
+
     def subscribe(self) -> asyncio.Queue[dict[str, Any] | None]:
         """A queue of messages for a WebSocket; None in it means the end. Drops the oldest when full."""
         outbox: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(OUTBOX_MESSAGES)
@@ -218,6 +229,9 @@ class LiveAvatar:
         intake = Intake(clock, self._sound, patience_ms=self._timing.patience_ms)
         intake.muted = self._muted
         self._stream = self._take_place(clock)
+        if self._stream is not None:
+            self._stream.turning.look(self._turn)
+            self._cutouts.attach(self._stream)
         self._feed = Feed(intake=intake, clock=clock, arrived=self._packet_came, spawn=self._spawn)
         for track in self._own_tracks:
             if isinstance(track, VideoOut) and self._stream is not None:
@@ -277,6 +291,7 @@ class LiveAvatar:
             deliver=self._take_frame,
             spare=self.shelf.spare,
             fail=lambda error: self.end(f"{error.code}: {error}"),
+            deliver_cutout=self._cutouts.put,
         )
 
     def _take_frame(self, index: int, frame: np.ndarray, latency_ms: float) -> None:

@@ -54,6 +54,8 @@ class Sessions:
         make_order: Callable[[], Coroutine[Any, Any, SessionOrder]],
         offer: Offer,
         kind: type[Session] = Session,
+        *,
+        name: str | None = None,
     ) -> tuple[Session, str]:
         """Open a session of one peer: its place is taken first, then its order made, then its offer answered.
 
@@ -64,7 +66,7 @@ class Sessions:
             ServerFull: every place is taken, or the machine is too slow now to take one more.
             VisavisError: whatever ``make_order`` or the answer raise.
         """
-        session = await self.admit(make_order, kind)
+        session = await self.admit(make_order, kind, name=name)
         return session, await session.connect(offer)
 
     async def admit(

@@ -12,6 +12,7 @@ from engine.api import Avatar, Engine, StepRow, StreamOptions
 from engine.batch import Turn, Waiting
 from engine.errors import VisavisError
 from engine.thrift import is_late
+from engine.turn import Turning
 
 INBOX_HOPS = 25  # one second of unheard sound per stream; beyond it the oldest is dropped
 
@@ -34,6 +35,7 @@ class Stream:
         options: of the stream; a change takes effect with ``EngineWorker.set_options``.
         due_s: frame index -> wall time (monotonic) at which it must leave.
         deliver: called on the event loop with (frame index, uint8 [S, S, 3], ms since its hop came).
+        deliver_cutout: called before it with (frame index, uint8 [S, S, 4]), while ``wants_cutout`` is set.
         spare: called on the event loop with the index of a frame that will not be drawn, on purpose.
         fail: called on the event loop with the error that ends this stream.
     """
@@ -48,12 +50,16 @@ class Stream:
         deliver: Callable[[int, np.ndarray, float], None],
         spare: Callable[[int], None],
         fail: Callable[[VisavisError], None],
+        deliver_cutout: Callable[[int, np.ndarray], None] = lambda index, cutout: None,
     ) -> None:
         self.slot = slot
         self.avatar = avatar
         self.options = options
         self.due_s = due_s
         self.deliver = deliver
+        self.deliver_cutout = deliver_cutout
+        self.wants_cutout = False  # may be changed at any time
+        self.turning = Turning()  # may be told where to look at any time
         self.spare = spare
         self.fail = fail
         self.inbox: deque[Hop] = deque(maxlen=INBOX_HOPS)
@@ -85,7 +91,14 @@ class Stream:
         adjust, self.needs_adjust = self.needs_adjust and not reset, False
         hush, self.needs_hush = self.needs_hush, False
         samples = np.concatenate([hop.samples for hop in heard])
-        row = StepRow(slot=self.slot, avatar=self.avatar, samples=samples, thrift=thrift)
+        row = StepRow(
+            slot=self.slot,
+            avatar=self.avatar,
+            samples=samples,
+            thrift=thrift,
+            turn=self.turning.advance(turn.hops),
+            cutout=np.empty((*self.avatar.crop.shape[:2], 4), np.uint8) if self.wants_cutout else None,
+        )
         return Taken(self, row, heard, reset=reset, adjust=adjust, hush=hush)
 
     def _key(self, engine: Engine) -> Hashable:

@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException
 
 from engine.api import StreamOptions
 from engine.cache import DEFAULT_AVATAR_ID
+from server.broadcast import COLOUR, RENDITIONS
 from server.config import ServerConfig
 from server.errors import (
     CodecUnsupported,
@@ -77,15 +78,18 @@ def add_whip(app: FastAPI, config: ServerConfig) -> None:
         return _created(answer, f"/whip/{name}/{live.id}", live.id, config)
 
     @app.post("/whep/{name}", status_code=201, include_in_schema=False)
-    async def watch(request: Request, name: str) -> Response:
+    async def watch(request: Request, name: str, rendition: str = COLOUR.name) -> Response:
         house = _house(request)
         house.require_ready()
+        shown = RENDITIONS.get(rendition)
+        if shown is None:
+            raise RequestInvalid(f"rendition is {rendition[:40]!r}: it must be one of {', '.join(RENDITIONS)}")
         offer = await _read_offer(request, config, WATCH)
         try:
             live = house.sessions.find(name)
         except SessionNotFound as error:
             raise NothingLive(f"{error}; a player may ask again later", retry_after_s=RETRY_S) from error
-        viewer, answer = await _fitting(house.viewers.open(live, offer))
+        viewer, answer = await _fitting(house.viewers.open(live, offer, shown))
         return _created(answer, f"/whep/{name}/{viewer.id}", viewer.id, config)
 
     @app.patch("/whip/{name}/{resource}", include_in_schema=False)

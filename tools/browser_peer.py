@@ -155,24 +155,34 @@ async def read_clock(page: Any) -> PageClock:
 
 
 @contextlib.asynccontextmanager
-async def _open_page(microphone: Path) -> AsyncIterator[Any]:
+async def open_browser(*flags: str) -> AsyncIterator[Any]:
+    """A headless Chromium with a fake microphone, as Playwright gives it.
+
+    Raises:
+        BrowserTrouble: Chromium or Playwright is missing, or it failed.
+    """
     try:
         from playwright.async_api import Error, async_playwright
     except ImportError as error:
-        raise BrowserTrouble("--browser needs Playwright: pip install '.[dev]'") from error
+        raise BrowserTrouble("this needs Playwright: pip install '.[dev]'") from error
     chromium = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if chromium is None:
-        raise BrowserTrouble(f"--browser needs Chromium; none of {', '.join(_BROWSERS)} is installed")
-    args = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+        raise BrowserTrouble(f"this needs Chromium; none of {', '.join(_BROWSERS)} is installed")
     try:
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=chromium, args=args)
+            browser = await playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *flags])
             try:
-                yield await browser.new_page()
+                yield browser
             finally:
                 await browser.close()
     except Error as error:
         raise BrowserTrouble(f"the browser failed: {error.message.splitlines()[0]}") from error
+
+
+@contextlib.asynccontextmanager
+async def _open_page(microphone: Path) -> AsyncIterator[Any]:
+    async with open_browser(f"--use-file-for-fake-audio-capture={microphone}%noloop") as browser:
+        yield await browser.new_page()
 
 
 async def _start_call(page: Any, url: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

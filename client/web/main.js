@@ -2,7 +2,9 @@
 
 import { checkReady, fetchIceServers, fetchInfo } from "./api.js";
 import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
+import { FreeView } from "./free_view.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
+import { PresenterPanel } from "./presenter.js";
 import { Problem } from "./problems.js";
 import { Session, playableCodecs } from "./session.js";
 import { Readings, STATE_WORDS, hideProblem, say, showProblem } from "./status.js";
@@ -12,6 +14,13 @@ const NO_PICTURE_AFTER_MS = 10_000;
 
 const picker = new AvatarPicker({ group: $("portraits"), kept: $("kept"), deleteButton: $("delete") });
 const readings = new Readings((name) => $(`reading-${name}`));
+const freeView = new FreeView($("frame"), (turn) => session?.look(turn));
+const presenter = new PresenterPanel({
+  name: $("presenter-name"),
+  address: $("obs-address"),
+  copy: $("obs-copy"),
+  note: $("obs-note"),
+});
 let info = null;
 let session = null;
 let microphone = null; // {stream, meter} while it is open
@@ -30,6 +39,8 @@ async function start() {
     session = makeSession((await fetchIceServers()).ice_servers);
     session.mute($("mute").ariaPressed === "true");
     await session.open();
+    if (session?.id) presenter.setSession(session.id);
+    freeView.repeat();
   } catch (error) {
     fail(error);
   }
@@ -39,6 +50,7 @@ function makeSession(iceServers) {
   const made = new Session({
     iceServers,
     avatarId: picker.chosenId,
+    name: presenter.chosenName,
     track: microphone.stream.getAudioTracks()[0],
     options: { seed: null, motion: Number($("motion").value), codec: $("codec").value || null },
   });
@@ -71,6 +83,7 @@ function fail(error) {
 /** Give back all that a session held: the browser's recording sign must go out. */
 function tidy() {
   session = null;
+  presenter.setSession(null);
   clearInterval(secondTimer);
   releaseMicrophone();
   $("video").srcObject = null;
@@ -201,6 +214,7 @@ async function loadServer() {
   const answer = await fetchInfo();
   $("server").textContent = `Connected: ${answer.engine} on ${answer.backend}`;
   $("mark").hidden = answer.mark === false;
+  freeView.limits = answer.turn_limit_deg;
   await picker.refresh();
   return answer;
 }
@@ -242,6 +256,10 @@ $("motion").addEventListener("input", () => {
 });
 // Told once the slider is let go: the head goes back to rest at every change.
 $("motion").addEventListener("change", () => session?.setMotion(Number($("motion").value)));
+$("follow").addEventListener("change", () => {
+  freeView.following = $("follow").checked;
+  if (!freeView.following) freeView.rest();
+});
 $("upload-form").addEventListener("submit", upload);
 $("delete").addEventListener("click", askToDelete);
 picker.addEventListener("choose", showChosen);

@@ -58,6 +58,11 @@ const EXPLANATIONS = {
     advice: "It may have been stopped, or your network is down. Check both, then try again.",
     action: "retry",
   },
+  name_taken: {
+    title: "Somebody is presenting under this name",
+    advice: "Another page or tab holds the presenter name. Stop it there, or choose another name, then start again.",
+    action: "retry",
+  },
   session_ended: {
     title: "The server ended the session",
     advice: "Start again when you are ready.",

@@ -27,7 +27,7 @@ export class Session extends EventTarget {
 
   /**
    * @param {{iceServers: RTCIceServer[], avatarId: string, track: MediaStreamTrack,
-   *   options: {seed: number|null, motion: number, codec: "VP8"|"H264"|null}}} order
+   *   name: string|null, options: {seed: number|null, motion: number, codec: "VP8"|"H264"|null}}} order
    */
   constructor(order) {
     super();
@@ -42,8 +42,8 @@ export class Session extends EventTarget {
       this.#makePeer();
       await this.#peer.setLocalDescription(await this.#peer.createOffer());
       const { type, sdp } = this.#peer.localDescription;
-      const { avatarId, options } = this.order;
-      const reply = await postSession({ avatar_id: avatarId, offer: { type, sdp }, options });
+      const { avatarId, name, options } = this.order;
+      const reply = await postSession({ avatar_id: avatarId, name, offer: { type, sdp }, options });
       this.id = reply.id;
       if (this.state === "ended") return void this.#deleteQuietly(); // stopped while we waited
       this.#openSocket(reply.ws);
@@ -73,6 +73,11 @@ export class Session extends EventTarget {
 
   setMotion(motion) {
     this.#send({ type: "options", motion });
+  }
+
+  /** Turn the head: degrees to the right, up and clockwise. */
+  look(turn) {
+    this.#send({ type: "pose", ...turn });
   }
 
   /** Speak through another microphone without reconnecting. */

@@ -19,13 +19,14 @@ from engine.audio.features import FeatureStream, SpeechFeatures
 from engine.audio.speech_gate import SpeechGate
 from engine.compile import Stage, candidates, compile_stage, on_gpu
 from engine.compile.openvino import engine_threads
+from engine.cutout import cut_out
 from engine.errors import AvatarStale, EngineUnavailable
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from engine.s3dnerf.cpu_render import CpuRender
 from engine.s3dnerf.eyelids import shut_eyes
-from engine.s3dnerf.face import Face, drive_of, head_share, head_turn
+from engine.s3dnerf.face import Face, draw_cutout, drive_of, head_share, head_turn
 from engine.s3dnerf.geometry import CROP_PX, Pose
 from engine.s3dnerf.stage_examples import stages_of, thrifty_samples
 from engine.s3dnerf.stages import Render
@@ -34,7 +35,7 @@ from engine.s3dnerf.warp_kernel import finish
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
-AVATAR_VERSION = "1"  # of the arrays below; another one makes stored avatars stale
+AVATAR_VERSION = "2"  # of the arrays below; another one makes stored avatars stale
 
 
 class S3DNerfState(StreamState):
@@ -96,6 +97,7 @@ class S3DNerfEngine(Engine):
             lookahead_ms=config.audio.lookahead_ms,
             max_batch=MAX_BATCH,
             thrift_levels=int(thrifty_samples(config.samples) < config.samples),
+            cuts_out=True,
         )
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
@@ -149,6 +151,7 @@ class S3DNerfEngine(Engine):
             "crop": portrait.crop,
             "landmarks": portrait.landmarks,
             "matte": portrait.matte,
+            "cutout": cut_out(portrait.crop, portrait.matte, portrait.face_mask),
             "face_mask": portrait.face_mask,
             "photo_from_crop": portrait.photo_from_crop,
             "photo_size": np.array(portrait.photo_size, np.int32),
@@ -182,19 +185,22 @@ class S3DNerfEngine(Engine):
         begin = self._book("features", begin)
         options = state.options[row.slot]
         frame = self.spec.frame_after(int(state.hops[row.slot]))
-        motion = idle_motion(options.seed, frame, options.motion, self.spec.fps)
+        motion = row.turn.added_to(idle_motion(options.seed, frame, options.motion, self.spec.fps))
         drive = drive_of(codes, face, motion)
         anchor = (face.anchor.mouth, face.anchor.unit)
         (lattice,) = self._stages["deform"](drive, driving, face.aggregate, *anchor)
         begin = self._book("deformation", begin)
         pose = head_turn(face, motion)
         image = shut_eyes(face.image, face.lids, motion.blink)
-        warped, _, seen = self._stages["render_thrifty" if row.thrift else "render"](
+        warped, flow, seen = self._stages["render_thrifty" if row.thrift else "render"](
             lattice, face.planes, face.depth, image, face.head, *anchor, pose.rotation, pose.shift
         )
         begin = self._book("render", begin)
         picture = self._paint(face, drive, pose, warped, seen)
-        self._book("superres", begin)
+        begin = self._book("superres", begin)
+        if row.cutout is not None:
+            draw_cutout(row.cutout, picture, row.avatar.arrays["cutout"], flow[0].float().cpu().numpy())
+            self._book("cutout", begin)
         return picture
 
     def _hear(self, row: StepRow, state: S3DNerfState) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from engine.landmarks import FACE_OVAL, eye_openness
 from engine.motion import Motion
 from engine.portrait import Portrait
 from engine.s3dnerf.eyelids import Eyelid, find_eyelids
-from engine.s3dnerf.geometry import Anchor, Pose, anchor_of
+from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, anchor_of
 from engine.s3dnerf.renderer import table_of
 
 LID_SCALE, BROW_SCALE = 10.0, 20.0  # controls of about unit size
@@ -73,7 +73,8 @@ def drive_of(codes: Tensor, face: Face, motion: Motion) -> Tensor:
 
 def head_turn(face: Face, motion: Motion) -> Pose:
     """Idle motion as the pose that leads from the moved head back to the portrait."""
-    yaw, pitch, roll = np.radians([motion.yaw_deg, motion.pitch_deg, motion.roll_deg])
+    # With y down and z away from the camera, plain rotations turn the nose to the left and down.
+    yaw, pitch, roll = np.radians([-motion.yaw_deg, -motion.pitch_deg, motion.roll_deg])
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = (
         np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -105,6 +106,21 @@ def head_share(portrait: Portrait) -> np.ndarray:
     below = np.clip((np.arange(size) - chin) / max(size - 4 - chin, 1), 0, 1)
     neck = 1 - below * below * (3 - 2 * below)
     return (around * side[None] * np.minimum(side, neck)[:, None]).astype(np.float32)
+
+
+def draw_cutout(out: np.ndarray, frame: np.ndarray, cutout: np.ndarray, flow: np.ndarray) -> None:
+    """The person of a frame: moved as the portrait was, by the very same coordinates.
+
+    Args:
+        out: uint8 [256, 256, 4], written to.
+        frame: uint8 [256, 256, 3], as drawn.
+        cutout: uint8 [256, 256, 4] of the portrait, see ``engine.cutout``.
+        flow: float32 [2, 256, 256], where in the portrait each pixel looks, in crop units.
+    """
+    where = flow * (CROP_PX / 2) + (CROP_PX - 1) / 2  # OpenCV's pixels: the first one's centre is (0, 0)
+    cv2.remap(cutout, where[0], where[1], cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+    # What is all person is as drawn, paint and lids included; mixed pixels have their own unmixed colour.
+    np.copyto(out[..., :3], frame, where=out[..., 3:] == 255)
 
 
 def paintable(landmarks: np.ndarray, size: int = 256) -> np.ndarray:

@@ -129,9 +129,8 @@ class UnbakedEngine(Engine):
         face = self._face(row.avatar, pyramid)
         begin = self._book("identity", begin)
         options = state.options[row.slot]
-        motion = idle_motion(
-            options.seed, self.spec.frame_after(int(state.hops[row.slot])), options.motion, self.spec.fps
-        )
+        frame = self.spec.frame_after(int(state.hops[row.slot]))
+        motion = row.turn.added_to(idle_motion(options.seed, frame, options.motion, self.spec.fps))
         drive = drive_of(codes, face, motion)
         lattice = model.field(drive, driving, face.aggregate, face.anchor)
         begin = self._book("deformation", begin)

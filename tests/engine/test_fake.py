@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine.api import Avatar, StepRow, StreamOptions
 from engine.batch import fill
 from engine.fake import FakeEngine
+from engine.turn import Turn
 
 
 def avatar_of(crop: np.ndarray) -> Avatar:
@@ -47,3 +50,17 @@ def test_a_step_that_fails_for_one_row_is_heard_by_none() -> None:
     with pytest.raises(ValueError):
         engine.step([loud(0), loud(1, NO_PICTURE)], state)
     assert not state.sound.any()
+
+
+def test_a_cutout_is_the_frame_inside_a_disc_that_moves_with_the_head() -> None:
+    engine = FakeEngine()
+    state = engine.init_state(1)
+    alphas = []
+    for turn in (Turn(), Turn(yaw_deg=10)):
+        cutout = np.zeros((256, 256, 4), np.uint8)
+        (frame,) = engine.step([replace(loud(0), cutout=cutout, turn=turn)], state)
+        np.testing.assert_array_equal(cutout[..., :3], frame)
+        alphas.append(cutout[..., 3].astype(float))
+    ahead, right = (np.average(np.arange(256), weights=alpha.sum(0)) for alpha in alphas)
+    assert alphas[0][128, 128] == 255 and alphas[0][0, 0] == 0
+    assert right > ahead + 5

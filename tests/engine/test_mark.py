@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from engine.mark import DIGITAL_SOURCE_TYPE, MP4_METADATA, stamp, xmp_box
+from engine.mark import DIGITAL_SOURCE_TYPE, MP4_METADATA, stamp, stamp_cutout, xmp_box
 
 SIZES = [(96, 120), (256, 256), (720, 1280), (1920, 1080)]
 
@@ -27,6 +27,23 @@ def test_letters_stand_out_on_any_background(level):
     stamped = stamp(flat(256, 256, level))[226:, 170:].astype(int)
     assert stamped.max() >= 230, "light letters"
     assert stamped.max() - np.median(stamped[8:20, 20:70]) >= 100, "on a darker plate"
+
+
+def test_on_a_person_the_badge_of_a_cutout_is_that_of_a_frame():
+    frame = np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8)
+    cutout = np.dstack([frame, np.full((256, 256), 255, np.uint8)])
+    stamp_cutout(cutout)
+    assert (cutout[..., 3] == 255).all()
+    np.testing.assert_allclose(cutout[..., :3].astype(int), stamp(frame).astype(int), atol=1)
+
+
+@pytest.mark.parametrize("ground", [0, 128, 255])
+def test_a_cutouts_badge_stays_legible_on_transparent_ground(ground):
+    cutout = np.zeros((256, 256, 4), np.uint8)
+    stamp_cutout(cutout)
+    alpha = cutout[..., 3:] / 255
+    seen = (cutout[..., :3] * alpha + ground * (1 - alpha))[226:, 170:].round().astype(int)
+    np.testing.assert_allclose(seen, stamp(flat(256, 256, ground))[226:, 170:].astype(int), atol=2)
 
 
 def test_colour_under_the_plate_is_dimmed_not_replaced():

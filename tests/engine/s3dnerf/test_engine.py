@@ -10,8 +10,10 @@ import torch
 
 from engine.api import StepRow, StreamOptions
 from engine.errors import AvatarStale, CheckpointError, EngineUnavailable
+from engine.landmarks import FaceMesh
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint, save_checkpoint
 from engine.s3dnerf.engine import S3DNerfEngine
+from engine.turn import FRONT, Turn
 
 ASSETS = DEFAULT_CHECKPOINT.parent
 HOP = 640
@@ -128,6 +130,55 @@ def test_idle_motion_moves_the_head_and_is_decided_by_the_seed(engine, avatar):
     assert np.abs(one - other).mean() > 0.5
     assert np.abs(one - still)[60:200, 60:200].mean() > 0.5
     assert np.abs(one - still)[:3].mean() < 1  # the picture's edge stands still
+
+
+def look(engine, avatar, turn=FRONT, *, cut=True) -> tuple[np.ndarray, np.ndarray]:
+    """Frame and cutout of a silent, still head."""
+    cutout = np.zeros((256, 256, 4), np.uint8)
+    state = engine.init_state(1)
+    state.reset(0, StreamOptions(motion=0.0))
+    silence = np.zeros(20 * HOP, np.float32)
+    row = StepRow(slot=0, avatar=avatar, samples=silence, turn=turn, cutout=cutout if cut else None)
+    return engine.step([row], state)[0], cutout
+
+
+def test_a_cutout_is_the_person_of_the_frame_and_leaves_the_frame_as_it_is(engine, avatar):
+    frame, cutout = look(engine, avatar)
+    np.testing.assert_array_equal(frame, look(engine, avatar, cut=False)[0])
+    alpha = cutout[..., 3]
+    assert (alpha[avatar.arrays["face_mask"] == 255] == 255).all(), "the inner face is inside"
+    assert (alpha[:40, :20] == 0).all(), "the background is outside"
+    np.testing.assert_array_equal(cutout[alpha == 255, :3], frame[alpha == 255])
+
+
+def test_the_matte_goes_with_the_head(engine, avatar):
+    """Turned right, head and matte go right together: the picture at the matte's edge stays the same."""
+    frame, cutout = look(engine, avatar, Turn(yaw_deg=10))
+    before = look(engine, avatar)[1]
+    head = slice(20, 120)
+
+    def middle(alpha: np.ndarray) -> float:
+        return float(np.average(np.arange(256), weights=alpha[head].sum(0, dtype=np.float64)))
+
+    assert middle(cutout[..., 3]) > middle(before[..., 3]) + 1
+    edge = (cutout[..., 3] > 100) & (cutout[..., 3] < 155)
+    assert 50 < edge.sum() < 3000
+    ground = np.median(avatar.crop[:40, :20].reshape(-1, 3), 0)
+    assert np.abs(cutout[edge][:, :3].mean(0) - ground).sum() > 90, "no background comes along"
+
+
+@pytest.mark.parametrize(
+    ("turn", "column", "sign"),
+    [(Turn(yaw_deg=10), 0, 1), (Turn(yaw_deg=-10), 0, -1), (Turn(pitch_deg=8), 1, -1), (Turn(pitch_deg=-8), 1, 1)],
+)
+def test_the_nose_goes_where_the_head_is_turned(engine, avatar, turn, column, sign):
+    """The nose, nearest to the camera, moves most; yaw is to the right, pitch up."""
+    mesh = FaceMesh()
+    (still,), (turned,) = mesh.find(look(engine, avatar)[0]), mesh.find(look(engine, avatar, turn)[0])
+    mesh.close()
+    nose, temples = 1, [127, 356]
+    moved = (turned - still)[:, column]
+    assert sign * (moved[nose] - moved[temples].mean()) > 3, "pixels"
 
 
 def test_new_options_keep_what_was_heard(engine, avatar, speech):

@@ -3,7 +3,6 @@
 import wave
 
 import numpy as np
-import pytest
 import torch
 
 from engine.landmarks import LIPS
