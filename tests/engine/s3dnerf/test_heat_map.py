@@ -3,6 +3,7 @@
 import wave
 
 import numpy as np
+import pytest
 import torch
 
 from engine.landmarks import LIPS
