@@ -51,6 +51,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     engine: str = DEFAULT_ENGINE
+    backend: str | None = None  # what computes (docs/backends.md); None: the best there is
     data_folder: Path | None = None  # of uploads; None: they live in memory only
     enrolled_folder: Path | None = None  # of avatars enrolled on the command line, shown beside the uploads
     max_sessions: int | None = None  # None: as many as this machine draws in time, measured at the start

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; one that others reach needs a key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port")
     parser.add_argument("--engine", default=DEFAULT_ENGINE, choices=engine_names())
+    parser.add_argument("--backend", metavar="NAME", help="what computes, see docs/backends.md; default: auto")
     parser.add_argument(
         "--data",
         type=Path,
@@ -72,6 +73,7 @@ def read_config(argv: Sequence[str]) -> ServerConfig:
         host=args.host,
         port=args.port,
         engine=args.engine,
+        backend=args.backend or os.environ.get("VISAVIS_BACKEND") or None,
         data_folder=args.data,
         enrolled_folder=_enrolled_folder() if args.data is None else None,
         max_sessions=args.max_sessions,
@@ -110,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("aioice", "aiortc", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if config.backend is not None:
+        os.environ["VISAVIS_BACKEND"] = config.backend  # the engine of the enrolment lane takes it from there too
     try:
         return asyncio.run(_serve(config, level))
     except KeyboardInterrupt:  # before the server took the signals over
