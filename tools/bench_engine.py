@@ -131,7 +131,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     report["fps_per_stream"] = round(report["fps"] / args.streams, 2)
     report["frame_ms"] = round(1000 / report["fps"], 3)
     report |= {"load_ms": round((loaded_s - begun_s) * 1000, 1), "enrol_ms": round((enrolled_s - loaded_s) * 1000, 1)}
-    report |= {"streams": args.streams, "threads": _count_threads(), "resident_mb": _resident_mb()}
+    report |= {"streams": args.streams, "threads": engine.threads, "resident_mb": _resident_mb()}
     report["machine"] = describe_machine()
     engine.close()
     return report
@@ -157,13 +157,6 @@ def format_report(report: dict[str, Any]) -> str:
 def _format_stages(report: dict[str, Any]) -> str:
     stages = {"whole step": report["step_ms"], **report["stages_ms"]}
     return format_table(["ms", "p50", "p95", "p99"], [[name, *p.values()] for name, p in stages.items()])
-
-
-def _count_threads() -> int:
-    """Threads that the engine may compute on: torch's where it is in use, else the usable processors."""
-    if "torch" in sys.modules:
-        return int(sys.modules["torch"].get_num_threads())
-    return int(describe_machine()["usable_cores"])
 
 
 def _resident_mb() -> float:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from engine.s3dnerf.geometry import CROP_PX, Pose
 from engine.s3dnerf.ray_kernel import Box, composite_rays, sample_rays
@@ -54,14 +53,17 @@ class CpuRender:
         plain = _array(self._stage._plain_head(depth, Pose(rotation, shift))[0])
         given = (lattice[0], planes, depth[0, 0], rotation[0], shift[0], mouth[0])
         arrays, yardstick, found = [_array(x) for x in given], np.float32(unit.item()), self._found.numpy()
-        self._share(
-            lambda begin, end: sample_rays(self._places, found, begin, end, *arrays, yardstick, self._box),
-            self._box.rays,
-        )
-        told = self._decode().numpy().reshape(*self._places.shape[:3], -1)
-        self._share(
-            lambda begin, end: composite_rays(self._seen, told, self._places, begin, end, self._slab), self._box.rays
-        )
+        decoder = self._stage.renderer.decoder
+        rays, samples = self._places.shape[1:3]
+
+        @torch.inference_mode()
+        def cast(begin: int, end: int) -> None:
+            sample_rays(self._places, found, begin, end, *arrays, yardstick, self._box)
+            rows = self._found[begin * rays * samples : end * rays * samples]
+            told = decoder(rows.add_(self._bias)).view(end - begin, rays, samples, -1).numpy()
+            composite_rays(self._seen, told, self._places, begin, end, self._slab)
+
+        self._share(cast, rays)
         around = (_array(image[0]), _array(head[0, 0]), plain, self._seen[-2:], self._seam)
         box = (self._stage.top, self._stage.left, SETTLE_PX)
         self._share(
@@ -69,12 +71,6 @@ class CpuRender:
             CROP_PX,
         )
         return tuple(torch.from_numpy(x)[None] for x in (self._warped, self._flow, self._seen))
-
-    def _decode(self) -> Tensor:
-        """The decoder's layers on what the planes held, [P, hidden] -> [P, 4 + F]."""
-        first, inner, second, out = self._stage.renderer.decoder
-        hidden = F.silu(self._found.add_(self._bias), inplace=True)
-        return out(F.silu(inner(hidden), inplace=True))
 
     def _share(self, work: Callable[[int, int], None], rows: int) -> None:
         """``work(begin, end)`` over all rows, a part on each thread."""

@@ -86,7 +86,6 @@ class S3DNerfEngine(Engine):
             CheckpointError: it cannot be used.
             EngineUnavailable: no such backend, or it does not work here.
         """
-        torch.set_num_threads(engine_threads())
         loaded = load_checkpoint(checkpoint or Path(os.environ.get("VISAVIS_CHECKPOINT", DEFAULT_CHECKPOINT)))
         self._model, self._motion = loaded.model, loaded.motion
         self._closed, self._gain = torch.from_numpy(loaded.closed), torch.from_numpy(loaded.gain)
@@ -124,6 +123,8 @@ class S3DNerfEngine(Engine):
             for failure in failures:
                 logger.warning("%s; %s takes its place", failure, name)
             self._backend = name
+            # PyTorch's own threads spin for a while when they have done their part, in the way of the backend's.
+            torch.set_num_threads(engine_threads() if name == "eager" else 1)
             return made
         raise EngineUnavailable("; ".join(failures))
 

@@ -152,7 +152,7 @@ def composite_rays(seen, told, places, begin, end, slab):  # type: ignore[no-unt
 
     Args:
         seen: to fill, float32 [3 + F + 1 + 2, n, n]: colour, features, opacity, flow.
-        told: density before softplus, colour before tanh, features; float32 [n, n, S, 4 + F].
+        told: of these rows alone, density before softplus, colour before tanh, features; float32 [rows, n, S, 4 + F].
         places: of the samples, float32 [n, n, S, 2].
         begin, end: rows.
         slab: how thick a sample is.
@@ -164,7 +164,7 @@ def composite_rays(seen, told, places, begin, end, slab):  # type: ignore[no-unt
             light, opacity, flow_x, flow_y = ONE, ZERO, ZERO, ZERO
             sums[:] = ZERO
             for sample in range(told.shape[2]):
-                dense = told[row, column, sample, 0]
+                dense = told[row - begin, column, sample, 0]
                 density = dense if dense > np.float32(20) else np.float32(math.log1p(math.exp(dense)))
                 passed = np.float32(math.exp(-density * slab))
                 weight = light * (ONE - passed)
@@ -173,9 +173,9 @@ def composite_rays(seen, told, places, begin, end, slab):  # type: ignore[no-unt
                 flow_x += weight * places[row, column, sample, 0]
                 flow_y += weight * places[row, column, sample, 1]
                 for j in range(1, 4):
-                    sums[j] += weight * _tanh(told[row, column, sample, j])
+                    sums[j] += weight * _tanh(told[row - begin, column, sample, j])
                 for j in range(4, outputs):
-                    sums[j] += weight * told[row, column, sample, j]
+                    sums[j] += weight * told[row - begin, column, sample, j]
             for j in range(1, outputs):
                 seen[j - 1, row, column] = sums[j]
             for j in range(3):

@@ -73,7 +73,6 @@ class UnbakedEngine(Engine):
     """
 
     def __init__(self, checkpoint: Path | None = None) -> None:
-        torch.set_num_threads(engine_threads())
         loaded = load_checkpoint(checkpoint or Path(os.environ.get("VISAVIS_CHECKPOINT", DEFAULT_CHECKPOINT)))
         self._model, self._motion = loaded.model, loaded.motion
         self._closed, self._gain = torch.from_numpy(loaded.closed), torch.from_numpy(loaded.gain)
@@ -118,7 +117,12 @@ class UnbakedEngine(Engine):
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, UnbakedState)
         self._stage_ms = {}
-        return np.stack([self._draw(row, state) for row in rows])
+        others = torch.get_num_threads()  # the engine beside it wants one
+        torch.set_num_threads(engine_threads())
+        try:
+            return np.stack([self._draw(row, state) for row in rows])
+        finally:
+            torch.set_num_threads(others)
 
     @torch.inference_mode()
     def _draw(self, row: StepRow, state: UnbakedState) -> np.ndarray:
