@@ -9,7 +9,7 @@ from engine.s3dnerf.stage_examples import stages_of
 from tests.engine.compile.drawn import drawn, relative_errors
 
 torch.set_num_threads(1)
-LARGEST, MEAN = 0.08, 0.003  # errors in parts of the largest value: bfloat16 where the CPU has it
+LARGEST, MEAN = 0.1, 0.003  # errors in parts of the largest value: bfloat16 where the CPU has it
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from engine.s3dnerf.config import compact, from_json, paper, to_json
 from engine.s3dnerf.cross_attention import CrossAttention, heat_map
@@ -70,8 +71,20 @@ def test_cross_attention_weighs_sound_by_place():
     with torch.no_grad():
         attention.moment.zero_()
     same = torch.randn(2, 1, config.audio.width).expand(-1, config.audio.tokens, -1)
-    flat = attention(place, same)  # where all tokens are equal there is nothing to choose
-    torch.testing.assert_close(flat, flat[:, :1].expand_as(flat))
+    heads = attention(place, same).unflatten(2, (config.attention_heads, -1))
+    ways = nn.functional.normalize(heads, dim=-1)  # where all tokens are equal places choose how much, not what
+    torch.testing.assert_close(ways, ways[:, :1].expand_as(ways))
+
+
+def test_a_place_may_look_at_nothing():
+    torch.manual_seed(0)
+    config = compact()
+    attention = CrossAttention(config)
+    place = torch.randn(1, 256, config.slot_width)
+    with torch.no_grad():
+        attention.nothing.copy_(attention.query(place[:, :1]) * 50)
+        seen = attention(place, torch.randn(1, config.audio.tokens, config.audio.width))[0].norm(dim=-1)
+    assert seen[0] < 0.01 * seen.max()
 
 
 def test_slots_keep_places_apart():

@@ -68,7 +68,7 @@ def test_phones_are_those_within_the_window():
 
 
 def test_sound_is_cut_at_the_instant():
-    """A click at 1 s, speed and level aside, lies in each segment where the first window's code says."""
+    """A click at 1 s, level aside, lies in each segment where the first window's code says, on the sample."""
     cut = Cut(windows=1)
     one = make_utterance()
     click = np.zeros(2 * RATE, np.float32)
@@ -76,16 +76,15 @@ def test_sound_is_cut_at_the_instant():
     noises = Silent(2, cut.samples(AUDIO), [], np.random.default_rng(0))
     pool = Utterances([[replace(one, sounds=[click])]], np.zeros(8, np.float32), AUDIO, cut, noises)
     checked = 0
-    for seed in range(20):
+    for seed in range(40):
         batch = pool.draw(1, np.random.default_rng(seed), ALL)
         now = batch.codes[0, 0].item() / 25
         found = int(batch.sound[0].abs().argmax())
         instant = AUDIO.window_samples - AUDIO.lookahead_ms * 16
-        if batch.trust[0] > 0 and batch.sound[0].abs().max() > 0.01 and abs(found - instant) > 400:
-            speed = (1 - now) * RATE / (found - instant)
-            assert 0.8 < speed < 1.25
+        if batch.trust[0] > 0 and batch.sound[0].abs().max() > 0.01:
+            assert abs(found - instant - (1 - now) * RATE) < 20
             checked += 1
-    assert checked >= 4 and LEVEL > 0
+    assert checked >= 10 and LEVEL > 0
 
 
 def test_other_sound_wants_the_closed_mouth():
