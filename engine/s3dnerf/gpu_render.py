@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from engine.s3dnerf.geometry import Pose
@@ -17,6 +18,10 @@ class SummedPose(Pose):
 
     def to_source(self, points: Tensor) -> Tensor:
         return (points[:, :, None] * self.rotation[:, None]).sum(-1) + self.shift[:, None]
+
+    def to_target(self, points: Tensor) -> Tensor:
+        back = torch.linalg.inv(self.rotation.float())
+        return ((points - self.shift[:, None])[:, :, None] * back[:, None]).sum(-1)
 
 
 class GpuRender(Render):
