@@ -39,6 +39,8 @@ class Renderer(nn.Module):
         self.top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.fold = nn.ModuleList(nn.Conv2d(config.plane_channels, hidden, 1, bias=False) for _ in range(4))
         self.bias = nn.Parameter(torch.zeros(hidden))
+        self.middle: Tensor  # of the face box; a buffer, since a CUDA graph takes no numbers from the CPU
+        self.register_buffer("middle", torch.tensor([[0.0, self.top]]), persistent=False)
         self.decoder = nn.Sequential(
             nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 4 + config.features)
         )
@@ -120,7 +122,7 @@ class Renderer(nn.Module):
         """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target."""
         n = self.rays
         # Sizes are spelled so that exporters keep the batch open (no len()), and TensorRT for RTX builds it.
-        xy = box_grid(depth.new_tensor([[0.0, self.top]]), self.extent, n).expand(depth.shape[0], -1, -1, -1)
+        xy = box_grid(self.middle, self.extent, n).expand(depth.shape[0], -1, -1, -1)
         z = F.grid_sample(depth, xy, align_corners=False, padding_mode="border")[:, 0]
         # one fixed-point step: the depth of the place that this ray meets in the source
         met = pose.to_source(torch.cat([xy, z[..., None]], -1).flatten(1, 2))
