@@ -174,7 +174,7 @@ class Engine(abc.ABC):
 
     @property
     def threads(self) -> int:
-        """Cores that a step keeps busy, for the count of sessions that fit."""
+        """Threads that a step may use, for benches."""
         return 1
 
     @property

@@ -25,7 +25,7 @@ from engine.errors import VisavisError
 from engine.mark import stamp, stamp_cutout
 from engine.thrift import Thrift
 from engine.trace import Trace
-from server.capacity import STEP_BUDGET_S, Capacity, plan_capacity, usable_cores
+from server.capacity import Capacity, plan_capacity, usable_cores
 from server.enrol_lane import EnrolLane, Enroller, refuse, settle
 from server.errors import EngineFailed, NotReady
 from server.row_time import Measured, RowTime, measure
@@ -79,6 +79,7 @@ class EngineWorker:
         self._cores = usable_cores() if cores is None else cores
         self._row_time = RowTime()
         self._thrift = Thrift(0, now_s=now())
+        self._row_cpu_s: Mapping[int, float] = {}  # rows of a step -> processor seconds for each, at the start
         self._capacity: Capacity | None = None
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
         self._lane = EnrolLane(make_engine)
@@ -264,14 +265,14 @@ class EngineWorker:
             return not self._closing
 
     def _tick(self, engine: Engine) -> None:
-        spec, row_s = engine.spec, self._row_time.now_s
+        spec = engine.spec
         with self._changed:
             step = plan(
                 [stream.waiting(engine) for stream in self._streams.values() if stream.inbox],
                 now_s=self._now(),
-                step_s=row_s,
+                step_s=self._row_time.now_s,
                 hop_s=1 / spec.fps,
-                max_batch=min(spec.max_batch, max(1, int(STEP_BUDGET_S / max(1e-6, row_s)))),
+                max_batch=min(spec.max_batch, self._row_time.most_rows),
                 buckets=spec.buckets,
             )
             thrift = self._thrift.level.drawing
@@ -380,6 +381,7 @@ class EngineWorker:
         with self._changed:
             self._row_time.begin(measured.row_s)
             self._thrift.set_costs(measured.drawing_s)
+            self._row_cpu_s = measured.row_cpu_s
             self._capacity = self._count_sessions(measured.row_s)
             if self._wanted_slots is None:
                 self._slots = self._capacity.sessions
@@ -393,14 +395,8 @@ class EngineWorker:
             )
 
     def _count_sessions(self, row_s: Mapping[int, float]) -> Capacity:
-        engine = self.engine
-        return plan_capacity(
-            row_s,
-            fps=engine.spec.fps,
-            cores=self._cores,
-            engine_threads=engine.threads,
-            most=engine.spec.max_batch,
-        )
+        spec = self.engine.spec
+        return plan_capacity(row_s, self._row_cpu_s, fps=spec.fps, cores=self._cores, most=spec.max_batch)
 
 
 @dataclass(frozen=True, kw_only=True)

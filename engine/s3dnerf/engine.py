@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from engine.compile import Stage, candidates, compile_stage, on_gpu
 from engine.compile.openvino import engine_threads
 from engine.cutout import cut_out
 from engine.errors import AvatarStale, EngineUnavailable
+from engine.lanes import Lanes
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
@@ -72,8 +74,8 @@ class S3DNerfState(StreamState):
 
 
 class S3DNerfEngine(Engine):
-    """Rows of a step are drawn one after another: on a CPU a batch brings nothing, and a row's frame
-    cannot depend on its neighbours."""
+    """Rows of a step are drawn each by itself, as many at a time as there are lanes: on a CPU a batch brings nothing,
+    and a row's frame cannot depend on its neighbours."""
 
     def __init__(self, checkpoint: Path | None = None, backend: str | None = None) -> None:
         """Load the checkpoint and compile the stages.
@@ -101,7 +103,7 @@ class S3DNerfEngine(Engine):
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or "auto")
-        self._stage_ms: dict[str, float] = {}
+        self._booked: dict[int, dict[str, float]] = {}  # milliseconds per stage, by the thread that drew
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
     def _compile(self, backend: str) -> dict[str, Stage]:
@@ -111,8 +113,9 @@ class S3DNerfEngine(Engine):
             # Look-ups are most of the render stage: a CPU does them in kernels of our own.
             kernels = {k: stage for k, (stage, _) in stages.items() if type(stage) is Render and name != "eager"}
             try:
+                lanes = Lanes(engine_threads() if name == "openvino" else 1)
                 made = {
-                    k: CpuRender(kernels[k], engine_threads())
+                    k: CpuRender(kernels[k], lanes)
                     if k in kernels
                     else compile_stage(k, stage, example, name, self.fingerprint)
                     for k, (stage, example) in stages.items()
@@ -122,7 +125,7 @@ class S3DNerfEngine(Engine):
                 continue
             for failure in failures:
                 logger.warning("%s; %s takes its place", failure, name)
-            self._backend = name
+            self._backend, self._lanes = name, lanes
             # PyTorch's own threads spin for a while when they have done their part, in the way of the backend's.
             torch.set_num_threads(engine_threads() if name == "eager" else 1)
             return made
@@ -138,7 +141,8 @@ class S3DNerfEngine(Engine):
 
     @property
     def stage_ms(self) -> Mapping[str, float]:
-        return self._stage_ms
+        """Of the lane that was busy longest."""
+        return max(self._booked.values(), key=lambda stages: sum(stages.values()), default={})
 
     def enrol(self, image: bytes) -> Avatar:
         return self.enrol_portrait(read_portrait(image))
@@ -174,9 +178,11 @@ class S3DNerfEngine(Engine):
 
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
-        self._stage_ms = {}
+        self._booked = {}
+        for row in rows:
+            self._face(row.avatar)  # here, where no other lane does the same
         with state.all_or_nothing([row.slot for row in rows]):
-            return np.stack([self._draw(row, state) for row in rows])
+            return np.stack(self._lanes.each(lambda row: self._draw(row, state), rows))
 
     @torch.inference_mode()
     def _draw(self, row: StepRow, state: S3DNerfState) -> np.ndarray:
@@ -230,7 +236,8 @@ class S3DNerfEngine(Engine):
 
     def _book(self, stage: str, begin: float) -> float:
         now = time.perf_counter()
-        self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + (now - begin) * 1000
+        stages = self._booked.setdefault(threading.get_ident(), {})
+        stages[stage] = stages.get(stage, 0.0) + (now - begin) * 1000
         return now
 
     def _face(self, avatar: Avatar) -> Face:
@@ -249,3 +256,4 @@ class S3DNerfEngine(Engine):
     def close(self) -> None:
         self._faces.clear()
         self._stages = {}
+        self._lanes.close()
