@@ -12,7 +12,7 @@ import numpy as np
 
 from client.errors import Refused, ServerTrouble
 from client.peer import Peer
-from client.pictures import PicturePacer
+from client.pictures import Picture, PicturePacer
 from client.player import Player
 from client.recorder import Recorder
 from client.service import ask, send_portrait
@@ -71,9 +71,10 @@ class Call(Peer):
         self.timeline.observe("video", frame.pts, came_s)
         media_s = self.timeline.media_s("video", frame.pts)
         if media_s is not None:
-            self._outlets.pictures.put(media_s, frame)
+            picture = Picture(frame)
+            self._outlets.pictures.put(media_s, picture)
             if self._outlets.recorder is not None:
-                self._outlets.recorder.add_picture(media_s, frame)
+                self._outlets.recorder.add_picture(media_s, picture)
 
     def on_sound(self, frame: av.AudioFrame, came_s: float) -> None:
         assert frame.pts is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,16 +30,39 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class Picture:
+    """A received picture. It is turned to RGB when somebody first asks for it; several threads may ask at once.
+
+    PyAV keeps its converter on the frame, and does not lock it: two threads in it crash the process or wait for ever.
+    """
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self.width, self.height = frame.width, frame.height
+        self._lock = threading.Lock()
+        self._frame: av.VideoFrame | None = frame
+        self._rgb: np.ndarray | None = None
+
+    def rgb(self) -> np.ndarray:
+        """uint8 [H, W, 3]; shared, not to be written to."""
+        with self._lock:
+            if self._frame is not None:
+                # One thread: to start others takes longer than such a picture.
+                self._rgb = self._frame.to_ndarray(format="rgb24", threads=1)
+                self._frame = None
+            assert self._rgb is not None
+            return self._rgb
+
+
 class Gallery:
     """Pictures that wait, by media time. Pure. Holds HELD, drops the oldest; what is overdue is passed over."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[float, av.VideoFrame]] = deque(maxlen=HELD)
+        self._waiting: deque[tuple[float, Picture]] = deque(maxlen=HELD)
         self.shown = self.passed_over = 0
 
-    def put(self, media_s: float, frame: av.VideoFrame) -> None:
+    def put(self, media_s: float, picture: Picture) -> None:
         self.passed_over += len(self._waiting) == HELD
-        self._waiting.append((media_s, frame))
+        self._waiting.append((media_s, picture))
 
     def clear(self) -> None:
         self._waiting.clear()
@@ -47,7 +71,7 @@ class Gallery:
         """Media time of the next; None where none waits."""
         return self._waiting[0][0] if self._waiting else None
 
-    def take(self, leaving_s: float) -> tuple[float, av.VideoFrame] | None:
+    def take(self, leaving_s: float) -> tuple[float, Picture] | None:
         """The newest that is due when media time ``leaving_s`` leaves; the older ones are passed over."""
         taken = None
         while self._waiting and self._waiting[0][0] <= leaving_s:
@@ -83,8 +107,8 @@ class PicturePacer:
         self._timeline = timeline
         self._gallery.clear()
 
-    def put(self, media_s: float, frame: av.VideoFrame) -> None:
-        self._gallery.put(media_s, frame)
+    def put(self, media_s: float, picture: Picture) -> None:
+        self._gallery.put(media_s, picture)
         self._came.set()
 
     async def run(self) -> None:
@@ -114,8 +138,8 @@ class PicturePacer:
         leaving_s = self._timeline.leaving_s(self._now())
         taken = None if leaving_s is None else self._gallery.take(leaving_s)
         if taken is not None:
-            media_s, frame = taken
-            left_s = await loop.run_in_executor(self._painter, self._paint, frame)
+            media_s, picture = taken
+            left_s = await loop.run_in_executor(self._painter, self._paint, picture)
             due_s = None if self._timeline is None else self._timeline.due_s(media_s)
             if due_s is not None:
                 self._gauge.picture_left(left_s - due_s)
@@ -124,8 +148,8 @@ class PicturePacer:
         media_s = self._gallery.next_s()
         return None if media_s is None or self._timeline is None else self._timeline.due_s(media_s)
 
-    def _paint(self, frame: av.VideoFrame) -> float:
-        self._last = frame.to_ndarray(format="rgb24")
+    def _paint(self, picture: Picture) -> float:
+        self._last = picture.rgb()
         self._show(self._last)
         return self._now()
 

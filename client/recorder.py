@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-import av
 import numpy as np
 
 from client.errors import ClientError
+from client.pictures import Picture
 from client.timeline import RATE_HZ
 from engine.errors import VisavisError
 from tools.files import check_writable
@@ -107,12 +107,12 @@ class Recorder:
         if self._thread is not None:
             self._put(None)
 
-    def add_picture(self, media_s: float, frame: av.VideoFrame) -> None:
+    def add_picture(self, media_s: float, picture: Picture) -> None:
         """A picture of media time ``media_s``; the first one opens the file."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write, args=(frame.width, frame.height), name="recorder")
+            self._thread = threading.Thread(target=self._write, args=(picture.width, picture.height), name="recorder")
             self._thread.start()
-        self._put((media_s, frame))
+        self._put((media_s, picture))
 
     def add_sound(self, media_s: float, samples: np.ndarray) -> None:
         """float32 [n] mono at 48 kHz."""
@@ -156,14 +156,14 @@ class Recorder:
             self.failure = ClientError(f"the recording {str(self._path)!r} failed: {error!r}")
 
 
-_Item = tuple[float, av.VideoFrame | np.ndarray] | None  # None: a new session
+_Item = tuple[float, Picture | np.ndarray] | None  # None: a new session
 _END: _Item = (-1.0, np.zeros(0, np.float32))
 
 
 def _add(reel: Reel, item: _Item) -> None:
     if item is None:
         reel.start_session()
-    elif isinstance(item[1], av.VideoFrame):
-        reel.add_picture(item[0], item[1].to_ndarray(format="rgb24"))
+    elif isinstance(item[1], Picture):
+        reel.add_picture(item[0], item[1].rgb())
     else:
         reel.add_sound(item[0], item[1])

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
 
-from client.pictures import HELD, Gallery, PicturePacer
+from client.pictures import HELD, Gallery, Picture, PicturePacer
 from client.skew import SkewGauge
 from client.timeline import Timeline
 
@@ -24,8 +25,8 @@ class NotingSink:
         pass
 
 
-def picture(shade: int) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8), format="rgb24")
+def picture(shade: int) -> Picture:
+    return Picture(av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8), format="rgb24"))
 
 
 async def test_pictures_that_come_in_a_rush_leave_in_their_order_when_they_are_due_and_none_before():
@@ -69,6 +70,15 @@ async def test_a_sink_gets_its_last_picture_again_while_nothing_comes():
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert {shade for _, shade in sink.seen} == {70}
+
+
+def test_threads_that_want_the_same_picture_at_once_get_it():
+    frame = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 200, np.uint8), format="rgb24").reformat(format="yuv420p")
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(200):
+            shared = Picture(frame)
+            seen = list(threads.map(lambda _, shared=shared: shared.rgb(), range(4)))
+            assert all(rgb is seen[0] for rgb in seen) and abs(int(seen[0].mean()) - 200) <= 1
 
 
 def test_the_newest_picture_that_is_due_is_taken_and_older_ones_are_passed_over():

@@ -2,6 +2,7 @@ import av
 import numpy as np
 import pytest
 
+from client.pictures import Picture
 from client.recorder import WAITING, Recorder, Reel
 from engine.errors import FileError
 from tools.sound_file import SoundBlock
@@ -81,7 +82,7 @@ def test_what_goes_wrong_while_writing_is_kept_and_told(tmp_path):
     recorder = Recorder(tmp_path / "folder" / "o.mp4")
     (tmp_path / "folder").rmdir()
     for index in range(2 * WAITING):
-        recorder.add_picture(index / 25, av.VideoFrame(64, 64, "yuv420p"))
+        recorder.add_picture(index / 25, Picture(av.VideoFrame(64, 64, "yuv420p")))
     with pytest.raises(FileError, match="o.mp4"):
         recorder.close()
     assert recorder.failure is not None
