@@ -103,7 +103,7 @@ class S3DNerfEngine(Engine):
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or "auto")
-        self._booked: dict[int, dict[str, float]] = {}  # milliseconds per stage, by the thread that drew
+        self._last = threading.local()  # ``.stage_ms`` of the last step on each thread
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
     def _compile(self, backend: str) -> dict[str, Stage]:
@@ -136,13 +136,18 @@ class S3DNerfEngine(Engine):
         return self._backend
 
     @property
+    def lanes(self) -> int:
+        return self._lanes.count
+
+    @property
     def threads(self) -> int:
         return 1 if on_gpu(self._backend) else engine_threads()
 
     @property
     def stage_ms(self) -> Mapping[str, float]:
         """Of the lane that was busy longest."""
-        return max(self._booked.values(), key=lambda stages: sum(stages.values()), default={})
+        stage_ms: Mapping[str, float] = getattr(self._last, "stage_ms", {})
+        return stage_ms
 
     def enrol(self, image: bytes) -> Avatar:
         return self.enrol_portrait(read_portrait(image))
@@ -178,36 +183,43 @@ class S3DNerfEngine(Engine):
 
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
-        self._booked = {}
+        booked: dict[int, dict[str, float]] = {}  # by the thread that drew
         for row in rows:
-            self._face(row.avatar)  # here, where no other lane does the same
+            self._face(row.avatar)  # here, where no lane that shares in this step does the same
+
+        def draw(row: StepRow) -> np.ndarray:
+            return self._draw(row, state, booked.setdefault(threading.get_ident(), {}))
+
         with state.all_or_nothing([row.slot for row in rows]):
-            return np.stack(self._lanes.each(lambda row: self._draw(row, state), rows))
+            pictures = np.stack(self._lanes.each(draw, rows))
+        self._last.stage_ms = max(booked.values(), key=lambda stages: sum(stages.values()))
+        return pictures
 
     @torch.inference_mode()
-    def _draw(self, row: StepRow, state: S3DNerfState) -> np.ndarray:
+    def _draw(self, row: StepRow, state: S3DNerfState, booked: dict[str, float]) -> np.ndarray:
+        """A row's picture; ``booked``: where the time goes."""
         face = self._face(row.avatar)
         begin = time.perf_counter()
         driving, codes = self._hear(row, state)
-        begin = self._book("features", begin)
+        begin = book(booked, "features", begin)
         options = state.options[row.slot]
         frame = self.spec.frame_after(int(state.hops[row.slot]))
         motion = row.turn.added_to(idle_motion(options.seed, frame, options.motion, self.spec.fps))
         drive = drive_of(codes, face, motion)
         anchor = (face.anchor.mouth, face.anchor.unit)
         (lattice,) = self._stages["deform"](drive, driving, face.aggregate, *anchor)
-        begin = self._book("deformation", begin)
+        begin = book(booked, "deformation", begin)
         pose = head_turn(face, motion)
         image = shut_eyes(face.image, face.lids, motion.blink)
         warped, flow, seen = self._stages["render_thrifty" if row.thrift else "render"](
             lattice, face.planes, face.depth, image, face.head, *anchor, pose.rotation, pose.shift
         )
-        begin = self._book("render", begin)
+        begin = book(booked, "render", begin)
         picture = self._paint(face, drive, pose, warped, seen)
-        begin = self._book("superres", begin)
+        begin = book(booked, "superres", begin)
         if row.cutout is not None:
             draw_cutout(row.cutout, picture, row.avatar.arrays["cutout"], flow[0].float().cpu().numpy())
-            self._book("cutout", begin)
+            book(booked, "cutout", begin)
         return picture
 
     def _hear(self, row: StepRow, state: S3DNerfState) -> tuple[Tensor, Tensor]:
@@ -234,12 +246,6 @@ class S3DNerfEngine(Engine):
         finish(picture, *maps, top, left)
         return picture
 
-    def _book(self, stage: str, begin: float) -> float:
-        now = time.perf_counter()
-        stages = self._booked.setdefault(threading.get_ident(), {})
-        stages[stage] = stages.get(stage, 0.0) + (now - begin) * 1000
-        return now
-
     def _face(self, avatar: Avatar) -> Face:
         """The avatar's tensors, for as long as anybody holds the avatar."""
         face = self._faces.get(id(avatar))
@@ -257,3 +263,10 @@ class S3DNerfEngine(Engine):
         self._faces.clear()
         self._stages = {}
         self._lanes.close()
+
+
+def book(booked: dict[str, float], stage: str, begin_s: float) -> float:
+    """Add the milliseconds since ``begin_s`` to a stage's; returns the time now."""
+    now_s = time.perf_counter()
+    booked[stage] = booked.get(stage, 0.0) + (now_s - begin_s) * 1000
+    return now_s
