@@ -32,12 +32,11 @@ from typing import Any, NamedTuple, Protocol
 import av
 import numpy as np
 from aiortc.codecs.opus import OpusEncoder
-from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engine.audio.window import SampleRing
 from server.cutouts import Cutouts, lay_beside
-from server.encoding import OneThreadH264
+from server.encoding import OneThreadH264, OneThreadVp8
 from server.ingest import HOP, RATIO, SOUND_RATE_HZ
 from server.media_clock import MediaClock
 from server.playout import PACKET, TICKS_PER_FRAME, VIDEO_RATE_HZ, FrameShelf, Pacer
@@ -280,7 +279,7 @@ class Encoding:
                     viewer.put(encoded)
 
 
-class WholeVp8(Vp8Encoder):
+class WholeVp8(OneThreadVp8):
     """aiortc's VP8 encoder, with its settings, giving a picture in one piece."""
 
     @classmethod

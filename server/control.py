@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,11 +13,11 @@ from engine.errors import VisavisError
 from engine.turn import Turn
 from server.errors import RequestInvalid, SessionNotFound
 from server.live_avatar import LiveAvatar
+from server.messages import read_message, write_error
 from server.sessions import Sessions
 
 CLOSE_NORMAL = 1000
 CLOSE_NO_SESSION = 4404
-MAX_MESSAGE_CHARS = 16_384
 
 GetAvatar = Callable[[str], Awaitable[Avatar]]
 
@@ -98,29 +97,7 @@ async def _obey(message: dict[str, Any], session: LiveAvatar, get_avatar: GetAva
     return None
 
 
-def read_message(text: str, *, max_chars: int = MAX_MESSAGE_CHARS) -> dict[str, Any]:
-    """A message as a JSON object.
-
-    Raises:
-        RequestInvalid: it is none, or too long.
-    """
-    if len(text) > max_chars:
-        raise RequestInvalid(f"the message has {len(text)} characters: at most {max_chars} are read")
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestInvalid(f"the message is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise RequestInvalid("the message is not a JSON object")
-    return message
-
-
 def _number(value: Any, name: str, least: float, most: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
         raise RequestInvalid(f"{name} is {str(value)[:40]}: it must be a number from {least:g} to {most:g}")
     return float(value)
-
-
-def write_error(error: VisavisError) -> dict[str, Any]:
-    """The message that tells of ``error``."""
-    return {"type": "error", "code": error.code, "message": str(error)}

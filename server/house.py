@@ -16,6 +16,7 @@ from engine.trace import Trace, TraceFile
 from server.capacity import usable_cores
 from server.check_peers import CheckPeers
 from server.config import ServerConfig
+from server.dtls import accept_rsa
 from server.encoding import keep_to_one_thread, make_executor
 from server.engine_worker import EngineWorker
 from server.errors import EngineFailed, NotReady, RateLimited
@@ -46,6 +47,7 @@ class House:
         loop = asyncio.get_running_loop()
         cores = usable_cores()
         keep_to_one_thread()
+        accept_rsa()
         loop.set_default_executor(make_executor(cores))
         self.config = config
         self._trace_file = TraceFile(config.trace_file) if config.trace_file else None

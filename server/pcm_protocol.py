@@ -19,7 +19,6 @@ until there is room, and neither is a ``clear`` that comes behind.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ import numpy as np
 
 from server.errors import RequestInvalid
 from server.ingest import SOUND_RATE_HZ
+from server.messages import read_message
 from server.pcm_format import FORMAT, PcmFormat, Upsampler
 from server.speech_queue import Marks, SpeechQueue
 
@@ -127,7 +127,7 @@ class PcmProtocol:
         Raises:
             RequestInvalid: it cannot be read or obeyed.
         """
-        message = _read(text)
+        message = read_message(text, max_chars=MAX_TEXT_CHARS)
         match message.get("type"):
             case "start":
                 if self.started:
@@ -193,18 +193,6 @@ class PcmProtocol:
         waiting = self.queue.held + len(self.left_over)
         free = (self.queue.marks.capacity_ms - SLACK_MS) * SOUND_RATE_HZ // 1000 - waiting
         return max(self._credit, self._received + free * self._start.pcm.rate_hz // SOUND_RATE_HZ)
-
-
-def _read(text: str) -> dict[str, Any]:
-    if len(text) > MAX_TEXT_CHARS:
-        raise RequestInvalid(f"the message has {len(text)} characters: at most {MAX_TEXT_CHARS} are read")
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestInvalid(f"the message is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise RequestInvalid("the message is not a JSON object")
-    return message
 
 
 def _whole(value: Any, name: str) -> int:

@@ -12,6 +12,7 @@ from engine.errors import VisavisError
 from server.agent_seat import AgentSeat, seat_of
 from server.errors import RequestInvalid, SessionNotFound, SourceTaken
 from server.live_avatar import LiveAvatar
+from server.messages import write_error
 from server.pcm_protocol import PcmProtocol, Start
 from server.sessions import Sessions
 
@@ -40,7 +41,7 @@ async def serve_pcm(websocket: WebSocket, session_id: str, *, sessions: Sessions
         start = Start.read(websocket.query_params) if "rate" in websocket.query_params else None
         seat.sit(protocol, wake.set)
     except VisavisError as error:
-        await websocket.send_json(_error(error))
+        await websocket.send_json(write_error(error))
         await websocket.close(_close_code(error), error.code)
         return
     try:
@@ -87,7 +88,7 @@ class _Conversation:
             try:
                 self._take(message, time.monotonic())
             except VisavisError as error:
-                self._protocol.tell(_error(error))
+                self._protocol.tell(write_error(error))
             self._wake.set()
 
     def _take(self, message: Any, now_s: float) -> None:
@@ -124,7 +125,3 @@ async def _ended(outbox: asyncio.Queue[dict[str, Any] | None]) -> None:
 def _close_code(error: VisavisError) -> int:
     codes = {SessionNotFound: CLOSE_NO_SESSION, SourceTaken: CLOSE_TAKEN, RequestInvalid: CLOSE_INVALID}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1011)
-
-
-def _error(error: VisavisError) -> dict[str, Any]:
-    return {"type": "error", "code": error.code, "message": str(error)}

@@ -10,9 +10,10 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from engine.errors import VisavisError
 from server.config import ServerConfig
-from server.control import CLOSE_NORMAL, read_message, write_error
+from server.control import CLOSE_NORMAL
 from server.errors import RequestInvalid
 from server.house import House
+from server.messages import read_message, write_error
 from server.rooms import MAX_NAME_CHARS, Entry, Participant, Room
 from server.signaling import PUBLISH, WATCH, read_offer
 from server.whip import check_name

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("server", "engine", "client", "tools")
+SYSTEMS = {"gi"}  # of an example that runs on the system's Python
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 AGENTS = tomllib.loads((ROOT / "client" / "agents" / "pyproject.toml").read_text())["project"]
 
@@ -25,7 +26,7 @@ def modules_imported_in(package: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {*OURS, "tests"}
+    return found - set(sys.stdlib_module_names) - {*OURS, *SYSTEMS, "tests"}
 
 
 def name_of(requirement: str) -> str:

@@ -1,7 +1,7 @@
 """Measure how fast an engine draws: streams of speech through ``Engine.step``, as the server calls it.
 
     python -m tools.bench_engine --seconds S --json F [--engine NAME] [--backend NAME] [--streams N] [--threads T]
-                                 [--compare]
+                                 [--avatars A] [--avatar F] [--compare]
 
 Each step gives every stream 40 ms of new sound and takes one frame of each; everything a frame costs is in
 it, the audio features too. Not in it: network, encoding, the visible mark.
@@ -10,21 +10,24 @@ it, the audio features too. Not in it: network, encoding, the visible mark.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
+import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.api import Avatar, Engine
+from engine.avatar_file import read_avatar
 from engine.cache import DEFAULT_PORTRAIT
-from engine.errors import VisavisError
+from engine.errors import AvatarStale, VisavisError
 from engine.registry import DEFAULT_ENGINE, create_engine, engine_names
 from tools.files import read_bytes
 from tools.report import describe_machine, format_table, positive_int, positive_seconds, write_json
-from tools.sound_file import read_mono
 from tools.step_timing import StepTiming, take_turns
 
 SAMPLE_SPEECH = DEFAULT_PORTRAIT.with_name("sample_speech.wav")
@@ -35,8 +38,9 @@ keys of the JSON file:
   frame_ms       1000 / fps
   step_ms        {p50, p95, p99} of a whole step (all streams' frames), milliseconds
   stages_ms      STAGE -> {p50, p95, p99}: parts of a step as the engine reports them after each step
-  enrol_ms       time to make the avatar of the portrait
+  enrol_ms       time to make the avatar of the portrait; null with --avatar
   load_ms        time to load the engine
+  avatars        different ones among the streams
   engine, backend, fingerprint, streams, threads, frames, seconds, resident_mb, machine {cpu, cores, ...}
   and with --compare:
   reference      our own model without short cuts, in eager PyTorch, measured in the same run: fps, frames, seconds,
@@ -50,7 +54,9 @@ keys of the JSON file:
 --threads T keeps the process on T processors and tells the engine so; without it the engine takes what it takes
 in the server. The first 20 steps (fewer of a slow engine) are not counted.
 With --compare, engine and reference take turns of about a second until each had --seconds.
-Speech is the sample that ships with the engine, each stream at its own place in it.
+Speech is the sample that ships with the engine, each stream at its own place in it. --avatars A gives the streams
+A avatars in turn, alike but for where they lie, as an engine that keeps them on a GPU cares. --avatar F takes one
+that was enrolled before (a file of ``visavis enrol``'s folder), where MediaPipe is missing.
 """
 
 
@@ -65,7 +71,9 @@ def limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def run_steps(engine: Engine, avatar: Avatar, speech: np.ndarray, *, streams: int, seconds: float) -> dict[str, Any]:
+def run_steps(
+    engine: Engine, avatar: Avatar | Sequence[Avatar], speech: np.ndarray, *, streams: int, seconds: float
+) -> dict[str, Any]:
     """Step ``streams`` rows over and over for ``seconds``: the figures of ``StepTiming``, warmed up."""
     timing = StepTiming(engine, avatar, speech, streams=streams)
     timing.warm_up()
@@ -74,7 +82,13 @@ def run_steps(engine: Engine, avatar: Avatar, speech: np.ndarray, *, streams: in
 
 
 def run_beside_reference(
-    engine: Engine, avatar: Avatar, portrait: bytes, speech: np.ndarray, *, streams: int, seconds: float
+    engine: Engine,
+    avatar: Avatar | Sequence[Avatar],
+    portrait: bytes,
+    speech: np.ndarray,
+    *,
+    streams: int,
+    seconds: float,
 ) -> dict[str, Any]:
     """As ``run_steps``, in turn with the unbaked path on the same portrait and speech.
 
@@ -112,7 +126,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     if args.backend:
         os.environ["VISAVIS_BACKEND"] = args.backend
     portrait = read_bytes(args.portrait, "portrait")
-    speech = read_mono(args.audio)
+    speech = read_speech(args.audio)
     begun_s = time.perf_counter()
     engine = create_engine(args.engine)
     loaded_s = time.perf_counter()
@@ -120,21 +134,57 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         raise VisavisError(f"{args.audio.name} holds {len(speech)} samples, less than one frame's: give longer speech")
     if args.streams > engine.spec.max_batch:
         raise VisavisError(f"{args.streams} streams: the engine steps at most {engine.spec.max_batch}; ask for fewer")
-    avatar = engine.enrol(portrait)
+    avatar = engine.enrol(portrait) if args.avatar is None else read_enrolled(args.avatar, engine)
     enrolled_s = time.perf_counter()
+    avatars = [dataclasses.replace(avatar) for _ in range(args.avatars)]
     report: dict[str, Any] = {"engine": engine.spec.name, "backend": engine.backend, "fingerprint": engine.fingerprint}
     if args.compare:
-        figures = run_beside_reference(engine, avatar, portrait, speech, streams=args.streams, seconds=args.seconds)
+        figures = run_beside_reference(engine, avatars, portrait, speech, streams=args.streams, seconds=args.seconds)
     else:
-        figures = run_steps(engine, avatar, speech, streams=args.streams, seconds=args.seconds)
+        figures = run_steps(engine, avatars, speech, streams=args.streams, seconds=args.seconds)
     report |= {"fps": figures.pop("fps"), "fps_per_stream": None, "frame_ms": None, **figures}
     report["fps_per_stream"] = round(report["fps"] / args.streams, 2)
     report["frame_ms"] = round(1000 / report["fps"], 3)
-    report |= {"load_ms": round((loaded_s - begun_s) * 1000, 1), "enrol_ms": round((enrolled_s - loaded_s) * 1000, 1)}
-    report |= {"streams": args.streams, "threads": engine.threads, "resident_mb": _resident_mb()}
+    enrol_ms = round((enrolled_s - loaded_s) * 1000, 1) if args.avatar is None else None
+    report |= {"load_ms": round((loaded_s - begun_s) * 1000, 1), "enrol_ms": enrol_ms}
+    report |= {
+        "streams": args.streams,
+        "avatars": args.avatars,
+        "threads": engine.threads,
+        "resident_mb": _resident_mb(),
+    }
     report["machine"] = describe_machine()
     engine.close()
     return report
+
+
+def read_speech(path: Path) -> np.ndarray:
+    """A sound file as float32 [n] at 16 kHz, mono. The sample's format needs no decoder, which may be missing.
+
+    Raises:
+        FileError, AudioUnreadable: as ``tools.sound_file.read_mono``.
+    """
+    try:
+        with wave.open(str(path), "rb") as file:
+            if (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2):
+                return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    except (OSError, EOFError, wave.Error):
+        pass  # read_mono says what is wrong, or reads it
+    from tools.sound_file import read_mono
+
+    return read_mono(path)
+
+
+def read_enrolled(path: Path, engine: Engine) -> Avatar:
+    """An avatar from its file.
+
+    Raises:
+        AvatarError: there is none, it is damaged, or made by another engine or checkpoint.
+    """
+    avatar = read_avatar(path).avatar
+    if avatar is None or (avatar.engine, avatar.fingerprint) != (engine.spec.name, engine.fingerprint):
+        raise AvatarStale(f"the avatar in {path} is not of {engine.spec.name} {engine.fingerprint}: enrol it again")
+    return avatar
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -186,6 +236,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", type=_backend, metavar="NAME", help="what computes (default: as the server)")
     parser.add_argument("--streams", type=positive_int, default=1, metavar="N", help="streams per step (default: 1)")
     parser.add_argument("--threads", type=positive_int, metavar="T", help="processors to use (default: as the server)")
+    parser.add_argument("--avatars", type=positive_int, default=1, metavar="A", help="different ones (default: 1)")
+    parser.add_argument("--avatar", type=Path, metavar="F", help="a kept avatar's file, instead of --portrait")
     parser.add_argument("--compare", action="store_true", help="measure our own eager, unbaked path in the same run")
     parser.add_argument(
         "--portrait", type=Path, default=DEFAULT_PORTRAIT, metavar="F", help="default: the built-in one"

@@ -31,6 +31,7 @@ from tools.server_process import ServerProcess
 NAME = "presenter"
 SAMPLES = 400  # of memory, over the whole run; at most one in 2 s
 SIDE_PX = 720
+GIVE_UP_S = 30.0  # without a new picture; shorter stalls are counted
 CHEQUERS = """(address) => {
   document.body.style.cssText = "margin:0;height:100vh;background:" +
     "repeating-conic-gradient(#eb3cc8 0 25%, #3cdc5a 0 50%) 0 0/40px 40px";
@@ -42,6 +43,7 @@ CHEQUERS = """(address) => {
 EPILOG = """\
 keys of the JSON file:
   fps           frames per second that the OBS page showed
+  stalls        samples between which it showed nothing new
   memory_mb     a list of [seconds, server, browser, page]: memory of the server, of all of Chromium, and what the OBS
                 page's scripts hold after a garbage collection
   server, browser, page   the trend of each: {mb_per_hour, error_mb_per_hour, from_s, samples}, see tools.load
@@ -91,16 +93,22 @@ async def watch(server: ServerProcess, page: Any, scene: Any, seconds: float) ->
     begun_s, every_s = time.monotonic(), max(2.0, seconds / SAMPLES)
     first = shown = await count_frames(scene)
     samples: list[tuple[float, float, float, float]] = []
+    stalls, moved_s = 0, begun_s
     while (at_s := time.monotonic() - begun_s) < seconds:
         samples.append((at_s, server.resident_mb, browser_mb(), await page_mb(devtools)))
         await asyncio.sleep(every_s)
         before, shown = shown, await count_frames(scene)
-        if shown == before:
-            raise BrowserTrouble(f"the OBS page showed nothing new for {every_s:.0f} s, {at_s:.0f} s after the start")
+        if shown > before:
+            moved_s = time.monotonic()
+            continue
+        stalls += 1
+        if (quiet_s := time.monotonic() - moved_s) > GIVE_UP_S:
+            raise BrowserTrouble(f"the OBS page showed nothing new for {quiet_s:.0f} s, {at_s:.0f} s after the start")
     table = np.array(samples)
     trends = {name: fit_trend(table[:, 0], table[:, n + 1]) for n, name in enumerate(GROWTH_MB_PER_HOUR)}
     return {
         "fps": round((shown - first) / (time.monotonic() - begun_s), 2),
+        "stalls": stalls,
         "memory_mb": [[round(value, 1) for value in sample] for sample in samples],
         **{name: trend.as_json() for name, trend in trends.items()},
         "grows": find_growth(trends),

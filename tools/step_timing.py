@@ -20,14 +20,15 @@ class StepTiming:
 
     Args:
         engine: to be measured.
-        avatar: of that engine.
+        avatar: of that engine; several take turns among the streams.
         speech: float32 [n] at the engine's rate, at least one hop; repeated without end, each stream at its own place.
         streams: rows of each step.
     """
 
-    def __init__(self, engine: Engine, avatar: Avatar, speech: np.ndarray, *, streams: int) -> None:
+    def __init__(self, engine: Engine, avatar: Avatar | Sequence[Avatar], speech: np.ndarray, *, streams: int) -> None:
         hop = engine.spec.hop_samples
-        self._engine, self._avatar, self._streams = engine, avatar, streams
+        self._engine, self._streams = engine, streams
+        self._avatars = [avatar] if isinstance(avatar, Avatar) else list(avatar)
         self._hops = speech[: len(speech) // hop * hop].reshape(-1, hop)
         self._offsets = np.arange(streams) * len(self._hops) // streams
         self._state = engine.init_state(streams)
@@ -82,7 +83,10 @@ class StepTiming:
 
     def _draw(self) -> None:
         heard = self._hops[(self._offsets + self._step) % len(self._hops)]
-        rows = [StepRow(slot=slot, avatar=self._avatar, samples=heard[slot]) for slot in range(self._streams)]
+        rows = [
+            StepRow(slot=slot, avatar=self._avatars[slot % len(self._avatars)], samples=heard[slot])
+            for slot in range(self._streams)
+        ]
         frames = self._engine.step(rows, self._state)
         assert frames.shape[0] == self._streams
         self._step += 1

@@ -13,6 +13,7 @@ A run is scheduled by steps; ``--minutes`` only stops it early, and ``--resume``
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         "--begin",
         type=Path,
         metavar="CHECKPOINT",
-        help="stage 3 begins with its weights for pictures; stage 4, without a stage 3, with these and its field",
+        help="stage 3 begins with its weights for pictures; stage 4, without a stage 3, with these and its field; "
+        "unpack lays all of it out",
     )
     parser.add_argument("--resume", action="store_true", help="go on where a stage was interrupted")
     parser.add_argument("--steps", type=_positive, default=None, help="instead of the recipe's own")
@@ -50,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=None, help="stop after so long, wherever the run is")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=_positive, default=None)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes that draw batches (default: on a GPU all processors but two, else none beside a thread)",
+    )
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -69,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
         stop_at=None if args.minutes is None else time.monotonic() + args.minutes * 60,
         device=device,
+        workers=_workers(device) if args.workers is None else max(0, args.workers),
     )
     job.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,6 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError, VisavisError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+
+
+def _workers(device: torch.device) -> int:
+    return max(0, (os.cpu_count() or 1) - 2) if device.type == "cuda" else 0
 
 
 def _positive(text: str) -> int:

@@ -18,6 +18,19 @@ export const postCheck = (offer) =>
 /** @throws {Problem} not_ready while the engine is loading. */
 export const checkReady = () => request("GET", "/readyz");
 
+/** Wait for the engine. A server that has just been started loads its model for some seconds; that is no failure. */
+export async function waitUntilReady(onLoading) {
+  for (;;) {
+    try {
+      return await checkReady();
+    } catch (error) {
+      if (error.code !== "not_ready") throw error;
+      onLoading("The server is loading its model…");
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
 /** @returns {Promise<Array<{id, created_at, expires_at, thumbnail}>>} */
 export const fetchAvatars = async () => (await request("GET", "/v1/avatars")).avatars;
 

@@ -1,13 +1,14 @@
 // The page of a room: the lobby (name, portrait, microphone, preview), then the room.
 
-import { checkReady, fetchIceServers } from "./api.js";
-import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
+import { fetchIceServers, waitUntilReady } from "./api.js";
+import { AvatarPicker, thumbnailUrl } from "./avatars.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { Problem } from "./problems.js";
 import { Room } from "./room.js";
 import { Session } from "./session.js";
 import { hideProblem, say, showProblem } from "./status.js";
 import { Tiles } from "./tiles.js";
+import { bindUploadForm } from "./upload_form.js";
 
 const $ = (id) => document.getElementById(id);
 const roomName = decodeURIComponent(location.pathname.split("/").pop());
@@ -27,22 +28,10 @@ async function load() {
   if (!window.isSecureContext) showProblem($("problem"), new Problem("insecure_page"));
   listMicrophones($("microphone")).catch(() => {}); // a list without names is no failure
   try {
-    await waitUntilReady();
+    await waitUntilReady((words) => say($("status"), words));
     await picker.refresh();
   } catch (error) {
     showProblem($("problem"), error, { onRetry: () => location.reload() });
-  }
-}
-
-async function waitUntilReady() {
-  for (;;) {
-    try {
-      return await checkReady();
-    } catch (error) {
-      if (error.code !== "not_ready") throw error;
-      say($("status"), "The server is loading its model…");
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
   }
 }
 
@@ -113,26 +102,6 @@ function stopPreview() {
   $("preview").textContent = "Preview with my voice";
   $("preview-video").srcObject = null;
   $("frame").dataset.state = "idle";
-}
-
-async function upload(event) {
-  event.preventDefault();
-  const message = $("upload-message");
-  hideProblem(message);
-  try {
-    const form = readUploadForm({ file: $("portrait-file"), consent: $("consent"), keep: $("keep") });
-    $("upload-button").disabled = true;
-    say($("status"), "Looking at the picture…");
-    await picker.add(form);
-    $("upload-form").reset();
-    $("upload").open = false;
-    say($("status"), "The portrait is added and chosen.");
-  } catch (error) {
-    showProblem(message, error);
-    (error.field ?? message).focus();
-  } finally {
-    $("upload-button").disabled = false;
-  }
 }
 
 // ---- the room --------------------------------------------------------------------------------
@@ -248,7 +217,7 @@ $("test").addEventListener("click", testMicrophone);
 $("mute").addEventListener("click", toggleMute);
 $("copy").addEventListener("click", copyLink);
 $("leave").addEventListener("click", leave);
-$("upload-form").addEventListener("submit", upload);
+bindUploadForm(picker);
 $("delete").addEventListener("click", () => picker.deleteChosen().catch((e) => showProblem($("problem"), e)));
 $("name").addEventListener("keydown", ({ key }) => key === "Enter" && join());
 picker.addEventListener("choose", showChosen);

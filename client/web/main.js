@@ -1,13 +1,14 @@
 // The page: binds what the user does to the avatar list, the microphone and the session.
 
-import { checkReady, fetchIceServers, fetchInfo } from "./api.js";
-import { AvatarPicker, readUploadForm, thumbnailUrl } from "./avatars.js";
+import { fetchIceServers, fetchInfo, waitUntilReady } from "./api.js";
+import { AvatarPicker, thumbnailUrl } from "./avatars.js";
 import { FreeView } from "./free_view.js";
 import { LevelMeter, listMicrophones, openMicrophone } from "./microphone.js";
 import { PresenterPanel } from "./presenter.js";
 import { Problem } from "./problems.js";
 import { Session, playableCodecs } from "./session.js";
 import { Readings, STATE_WORDS, hideProblem, say, showProblem } from "./status.js";
+import { bindUploadForm } from "./upload_form.js";
 
 const $ = (id) => document.getElementById(id);
 const NO_PICTURE_AFTER_MS = 10_000;
@@ -167,31 +168,6 @@ function showChosen() {
   if (avatar) session?.switchAvatar(avatar.id);
 }
 
-async function upload(event) {
-  event.preventDefault();
-  const message = $("upload-message");
-  hideProblem(message);
-  try {
-    const form = readUploadForm({ file: $("portrait-file"), consent: $("consent"), keep: $("keep") });
-    setUploading(true);
-    await picker.add(form);
-    $("upload-form").reset();
-    $("upload").open = false;
-    say($("status"), "The portrait is added and chosen.");
-    $("portraits").querySelector("input:checked")?.focus();
-  } catch (error) {
-    showProblem(message, error);
-    (error.field ?? message).focus();
-  } finally {
-    setUploading(false);
-  }
-}
-
-function setUploading(busy) {
-  $("upload-button").disabled = busy;
-  $("upload-button").textContent = busy ? "Looking at the picture…" : "Add portrait";
-}
-
 function askToDelete() {
   const dialog = $("confirm-delete");
   dialog.returnValue = "cancel"; // Escape leaves it as it is
@@ -210,26 +186,13 @@ function askToDelete() {
 // ---- the page itself -------------------------------------------------------------------------
 
 async function loadServer() {
-  await waitUntilReady();
+  await waitUntilReady((words) => say($("server"), words));
   const answer = await fetchInfo();
   $("server").textContent = `Connected: ${answer.engine} on ${answer.backend}`;
   $("mark").hidden = answer.mark === false;
   freeView.limits = answer.turn_limit_deg;
   await picker.refresh();
   return answer;
-}
-
-/** A server that has just been started loads its model for some seconds; that is no failure. */
-async function waitUntilReady() {
-  for (;;) {
-    try {
-      return await checkReady();
-    } catch (error) {
-      if (error.code !== "not_ready") throw error;
-      say($("server"), "The server is loading its model…");
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
-  }
 }
 
 async function load() {
@@ -260,7 +223,7 @@ $("follow").addEventListener("change", () => {
   freeView.following = $("follow").checked;
   if (!freeView.following) freeView.rest();
 });
-$("upload-form").addEventListener("submit", upload);
+bindUploadForm(picker);
 $("delete").addEventListener("click", askToDelete);
 picker.addEventListener("choose", showChosen);
 navigator.mediaDevices?.addEventListener?.("devicechange", () => listMicrophones($("microphone")));

@@ -7,6 +7,7 @@ when its sound has arrived, and kept. The transformer then runs over the newest 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,6 +110,21 @@ class FeatureStream:
         self._tail[slot] = sound[-self._keep :]
         self._window[slot] = torch.cat([self._window[slot], new])[-len(self._silence) :]
         return self._window[slot]
+
+    @torch.inference_mode()
+    def push_rows(self, slots: Sequence[int], sounds: Sequence[Tensor]) -> Tensor:
+        """``push`` for several streams at once: their windows [B, T, C]."""
+        lengths = {sound.shape[-1] for sound in sounds}
+        if len(lengths) > 1 or self._anew:  # seldom: somebody fell behind, and hears all that he missed
+            return torch.stack([self.push(slot, sound) for slot, sound in zip(slots, sounds, strict=True)])
+        if lengths.pop() % self._stride:
+            raise ValueError(f"{sounds[0].shape[-1]} samples are not a multiple of {self._stride}")
+        at = torch.tensor(slots)
+        heard = torch.cat([self._tail[at], torch.stack(list(sounds))], 1)
+        self._tail[at] = heard[:, -self._keep :]
+        windows = torch.cat([self._window[at], self._features.convolve(heard)], 1)[:, -len(self._silence) :]
+        self._window[at] = windows
+        return windows
 
 
 def _load_pretrained(config: AudioConfig) -> Wav2Vec2:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.export import export
+from torch.export import Dim, export
 from torch.export.passes import move_to_device_pass
 
 from engine.compile.choice import missing_gpu
@@ -50,14 +50,26 @@ def _driver_version() -> str:
     return answer.stdout.strip().partition("\n")[0] or "unknown"
 
 
-def program_on(device: torch.device, stage: nn.Module, example: Sequence[Tensor]) -> torch.export.ExportedProgram:
+def program_on(
+    device: torch.device, stage: nn.Module, example: Sequence[Tensor], rows: int = 1
+) -> torch.export.ExportedProgram:
     """A copy of a stage for another device; the stage itself stays where it is.
 
     It is exported first: the stages make small constants on the CPU as they go, which an export turns into
-    tensors that move along, and which could not be made while a CUDA graph is captured.
+    tensors that move along, and which could not be made while a CUDA graph is captured. (Transformers makes a
+    mask for no other reason than that one is being captured.)
+
+    Args:
+        device: where it shall compute.
+        stage, example: as ``engine.compile.compile_stage``.
+        rows: more than 1 for a stage that takes up to so many at once, all its arguments [rows, ...].
     """
+    given, shapes = tuple(example), None
+    if rows > 1:
+        given = tuple(torch.cat([x, x]) for x in example)  # from one row, export would conclude that it is always one
+        shapes = tuple({0: Dim("rows", min=1, max=rows)} for _ in given)
     with torch.no_grad():
-        program = export(stage, tuple(example))
+        program = export(stage, given, dynamic_shapes=shapes)
     return move_to_device_pass(program, device)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.s3dnerf.config import from_json, to_json
@@ -42,6 +43,22 @@ def save_checkpoint(
     save_file(tensors, str(path), metadata=meta)
 
 
+def _motion_of(tensors: dict[str, Tensor]) -> LipMotion:
+    return LipMotion(**{name: tensors[f"motion.{name}"].numpy() for name in _MOTION})
+
+
+def read_motion(path: Path) -> LipMotion:
+    """The basis of lip-motion codes of a checkpoint, whatever its model's sizes.
+
+    Raises:
+        CheckpointError: missing, damaged, or no checkpoint.
+    """
+    try:
+        return _motion_of({name: tensor.float() for name, tensor in load_file(str(path)).items()})
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({error})") from error
+
+
 def load_checkpoint(path: Path = DEFAULT_CHECKPOINT) -> Checkpoint:
     """Read a checkpoint.
 
@@ -62,7 +79,7 @@ def load_checkpoint(path: Path = DEFAULT_CHECKPOINT) -> Checkpoint:
         model = S3DNerf(from_json(meta["config"]))
         model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
         extra = {name: tensors[name].numpy() for name in ("closed", "gain")}
-        motion = LipMotion(**{name: tensors[f"motion.{name}"].numpy() for name in _MOTION})
+        motion = _motion_of(tensors)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
     fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -90,7 +90,7 @@ class S3DConfig:
     features: int = 16  # feature channels composited beside colour
     mouth_box: int = 112  # px, the part that super-resolution paints
     superres_width: int = 48
-    superres_fine_width: int = 24
+    superres_blocks: int = 2  # residual, of two convolutions each
     # section 4 and 5
     sync_loss: bool = False
 
@@ -137,7 +137,7 @@ def paper(**changes: Any) -> S3DConfig:
         features=32,
         mouth_box=176,
         superres_width=128,
-        superres_fine_width=64,
+        superres_blocks=4,
         sync_loss=True,
     )
     return S3DConfig(**(sizes | changes))

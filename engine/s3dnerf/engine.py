@@ -19,12 +19,14 @@ from engine.api import Avatar, Engine, EngineSpec, StepRow, StreamOptions, Strea
 from engine.audio.features import FeatureStream, SpeechFeatures
 from engine.audio.speech_gate import SpeechGate
 from engine.compile import Stage, candidates, compile_stage, on_gpu
+from engine.compile.gpu import present_gpu
 from engine.compile.openvino import engine_threads
 from engine.cutout import cut_out
 from engine.errors import AvatarStale, EngineUnavailable
 from engine.lanes import Lanes
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
+from engine.s3dnerf.batch_step import BatchStep
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from engine.s3dnerf.cpu_render import CpuRender
 from engine.s3dnerf.eyelids import shut_eyes
@@ -75,7 +77,7 @@ class S3DNerfState(StreamState):
 
 class S3DNerfEngine(Engine):
     """Rows of a step are drawn each by itself, as many at a time as there are lanes: on a CPU a batch brings nothing,
-    and a row's frame cannot depend on its neighbours."""
+    and a row's frame cannot depend on its neighbours. With CUDA graphs they are drawn together (``batch_step.py``)."""
 
     def __init__(self, checkpoint: Path | None = None, backend: str | None = None) -> None:
         """Load the checkpoint and compile the stages.
@@ -102,6 +104,8 @@ class S3DNerfEngine(Engine):
         )
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
+        self._batched: BatchStep | None = None
+        self._lanes = Lanes(1)
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or "auto")
         self._last = threading.local()  # ``.stage_ms`` of the last step on each thread
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
@@ -109,6 +113,13 @@ class S3DNerfEngine(Engine):
     def _compile(self, backend: str) -> dict[str, Stage]:
         failures = []
         for name in candidates(backend):
+            if name == "cuda-graph":
+                try:
+                    self._batched = self._compile_batched()
+                except EngineUnavailable as error:
+                    failures.append(str(error))
+                    continue
+                return self._chosen(name, failures, {})
             stages = stages_of(self._model, gpu=on_gpu(name))
             # Look-ups are most of the render stage: a CPU does them in kernels of our own.
             kernels = {k: stage for k, (stage, _) in stages.items() if type(stage) is Render and name != "eager"}
@@ -123,13 +134,25 @@ class S3DNerfEngine(Engine):
             except EngineUnavailable as error:
                 failures.append(str(error))
                 continue
-            for failure in failures:
-                logger.warning("%s; %s takes its place", failure, name)
-            self._backend, self._lanes = name, lanes
-            # PyTorch's own threads spin for a while when they have done their part, in the way of the backend's.
-            torch.set_num_threads(engine_threads() if name == "eager" else 1)
-            return made
+            self._lanes = lanes
+            return self._chosen(name, failures, made)
         raise EngineUnavailable("; ".join(failures))
+
+    def _chosen(self, name: str, failures: list[str], made: dict[str, Stage]) -> dict[str, Stage]:
+        for failure in failures:
+            logger.warning("%s; %s takes its place", failure, name)
+        self._backend = name
+        # PyTorch's own threads spin for a while when they have done their part, in the way of the backend's.
+        torch.set_num_threads(engine_threads() if name == "eager" else 1)
+        return made
+
+    def _compile_batched(self) -> BatchStep:
+        present_gpu("cuda-graph")
+        try:
+            device = torch.device("cuda", torch.cuda.current_device())
+            return BatchStep(self._model, self.spec, self._closed, self._gain, device)
+        except Exception as error:  # CUDA and cuDNN raise errors of many kinds
+            raise EngineUnavailable(f"a step cannot be recorded as a CUDA graph: {error}") from error
 
     @property
     def backend(self) -> str:
@@ -179,10 +202,14 @@ class S3DNerfEngine(Engine):
         return None  # any avatars may share a step
 
     def init_state(self, max_batch: int) -> S3DNerfState:
+        if self._batched is not None:
+            self._batched.make_ready(max_batch)
         return S3DNerfState(self._model.features, max_batch)
 
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
+        if self._batched is not None:
+            return self._step_batched(self._batched, rows, state)
         booked: dict[int, dict[str, float]] = {}  # by the thread that drew
         for row in rows:
             self._face(row.avatar)  # here, where no lane that shares in this step does the same
@@ -193,6 +220,14 @@ class S3DNerfEngine(Engine):
         with state.all_or_nothing([row.slot for row in rows]):
             pictures = np.stack(self._lanes.each(draw, rows))
         self._last.stage_ms = max(booked.values(), key=lambda stages: sum(stages.values()))
+        return pictures
+
+    def _step_batched(self, batched: BatchStep, rows: Sequence[StepRow], state: S3DNerfState) -> np.ndarray:
+        for row in rows:
+            self._check(row.avatar)
+        with state.all_or_nothing([row.slot for row in rows]):
+            pictures = batched.step(rows, state)
+        self._last.stage_ms = dict(batched.stage_ms)
         return pictures
 
     @torch.inference_mode()
@@ -250,16 +285,22 @@ class S3DNerfEngine(Engine):
         """The avatar's tensors, for as long as anybody holds the avatar."""
         face = self._faces.get(id(avatar))
         if face is None:
-            if (avatar.engine, avatar.fingerprint) != (self.spec.name, self.fingerprint):
-                raise AvatarStale(
-                    f"the avatar was made by {avatar.engine} {avatar.fingerprint}, this is {self.spec.name} "
-                    f"{self.fingerprint}; enrol the portrait again"
-                )
+            self._check(avatar)
             face = self._faces[id(avatar)] = Face.of(avatar)
             weakref.finalize(avatar, self._faces.pop, id(avatar), None)
         return face
 
+    def _check(self, avatar: Avatar) -> None:
+        if (avatar.engine, avatar.fingerprint) != (self.spec.name, self.fingerprint):
+            raise AvatarStale(
+                f"the avatar was made by {avatar.engine} {avatar.fingerprint}, this is {self.spec.name} "
+                f"{self.fingerprint}; enrol the portrait again"
+            )
+
     def close(self) -> None:
+        if self._batched is not None:
+            self._batched.close()
+            self._batched = None
         self._faces.clear()
         self._stages = {}
         self._lanes.close()

@@ -83,3 +83,45 @@ def shut_eyes(image: Tensor, lids: list[Eyelid], blink: float) -> Tensor:
         found = box.gather(1, index) * (1 - part) + box.gather(1, index + 1) * part
         drawn[0, :, lid.top : lid.top + lid.height, lid.left : lid.left + width] = found
     return drawn
+
+
+LID_ROWS = 4  # of ``lid_columns``
+NO_LID_PX = 1e4  # a crease below the picture: nothing stretches
+
+
+def lid_columns(lids: list[Eyelid], size: int = 256) -> Tensor:
+    """All lids of a face in one, for ``shut_lids``: crease, lash line, lower lid and lashes of each column.
+
+    Returns:
+        float32 [4, size], pixels.
+    """
+    columns = torch.zeros(LID_ROWS, size)
+    columns[0] = NO_LID_PX
+    for lid in lids:  # the eyes stand side by side
+        part = (lid.crease, lid.lash, lid.lower, torch.full_like(lid.lash, LASHES * len(lid.lash)))
+        columns[:, lid.left : lid.left + len(lid.lash)] = torch.stack(part)
+    return columns
+
+
+def shut_lids(images: Tensor, columns: Tensor, blinks: Tensor) -> Tensor:
+    """``shut_eyes`` for several portraits at once, without a look at the numbers: for a GPU.
+
+    Args:
+        images: [B, 3, H, W].
+        columns: of ``lid_columns``, [B, 4, W].
+        blinks: [B].
+
+    Returns:
+        new pictures; those with blink 0 are as they were.
+    """
+    height = images.shape[2]
+    crease, lash, lower, lashes = columns[:, :, None].unbind(1)  # [B, 1, W]
+    blink = blinks[:, None, None]
+    rows = torch.arange(height, dtype=torch.float32, device=images.device)[:, None]
+    edge = lash + blink.clamp(max=1.0) * SHUT * (lower - lash)
+    skin, room = lash - lashes - crease, (edge - lashes - crease).clamp_min(1e-3)
+    moved = torch.where(rows > edge - lashes, rows - edge + lash, crease + (rows - crease) * skin / room)
+    source = torch.where((blink > 0) & (rows > crease) & (rows <= edge), moved, rows)
+    low = source.floor().clamp(0, height - 2)
+    part, index = (source - low)[:, None], low.long()[:, None].expand(-1, 3, -1, -1)
+    return images.gather(2, index) * (1 - part) + images.gather(2, index + 1) * part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -73,21 +74,29 @@ def drive_of(codes: Tensor, face: Face, motion: Motion) -> Tensor:
 
 def head_turn(face: Face, motion: Motion) -> Pose:
     """Idle motion as the pose that leads from the moved head back to the portrait."""
+    return head_turns(face.anchor.mouth.numpy(), [motion])
+
+
+def head_turns(mouths: np.ndarray, motions: Sequence[Motion]) -> Pose:
+    """``head_turn`` of several faces, by the places of their mouths, float32 [B, 3]."""
     # With y down and z away from the camera, plain rotations turn the nose to the left and down.
-    yaw, pitch, roll = np.radians([-motion.yaw_deg, -motion.pitch_deg, motion.roll_deg])
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    angles = np.radians([(-m.yaw_deg, -m.pitch_deg, m.roll_deg) for m in motions]).T
+    (cy, cp, cr), (sy, sp, sr) = np.cos(angles), np.sin(angles)
+    no, yes = np.zeros(len(motions)), np.ones(len(motions))
+
+    def rotations(*entries: np.ndarray) -> np.ndarray:
+        return np.stack(entries, -1).reshape(-1, 3, 3)
+
     turn = (
-        np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-        @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-        @ np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+        rotations(cy, no, sy, no, yes, no, -sy, no, cy)
+        @ rotations(yes, no, no, no, cp, -sp, no, sp, cp)
+        @ rotations(cr, -sr, no, sr, cr, no, no, no, yes)
     )
-    pivot = face.anchor.mouth[0].numpy() + np.array([0, 0, PIVOT_DEPTH])
-    moved = np.array([*motion.shift, 0.0])
-    back = turn.T  # x_tar = turn (x_src - pivot) + pivot + moved, solved for x_src
-    shift = pivot - back @ (pivot + moved)
-    return Pose(
-        torch.from_numpy(back.astype(np.float32))[None].contiguous(), torch.from_numpy(shift.astype(np.float32))[None]
-    )
+    pivot = mouths + np.array([0, 0, PIVOT_DEPTH])
+    moved = np.array([(*m.shift, 0.0) for m in motions])
+    back = turn.transpose(0, 2, 1)  # x_tar = turn (x_src - pivot) + pivot + moved, solved for x_src
+    shift = pivot - (back @ (pivot + moved)[..., None])[..., 0]
+    return Pose(torch.from_numpy(back.astype(np.float32)).contiguous(), torch.from_numpy(shift.astype(np.float32)))
 
 
 def head_share(portrait: Portrait) -> np.ndarray:

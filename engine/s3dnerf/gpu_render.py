@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from engine.s3dnerf.geometry import Pose
@@ -18,14 +19,27 @@ class SummedPose(Pose):
     def to_source(self, points: Tensor) -> Tensor:
         return (points[:, :, None] * self.rotation[:, None]).sum(-1) + self.shift[:, None]
 
+    def to_target(self, points: Tensor) -> Tensor:
+        back = torch.linalg.inv(self.rotation.float())
+        return ((points - self.shift[:, None])[:, :, None] * back[:, None]).sum(-1)
 
-class GpuRender(Render):
-    """``Render`` for backends that compute on a GPU.
 
-    A CPU gathers the corners of a look-up as rows of a table. A GPU has samplers, and exported to ONNX the
-    gathering becomes a loop over points, so the table is laid out as maps again, which costs next to nothing
-    there. Takes B frames at once: the tables one behind the other as ``planes`` [B * 3 * S * S, hidden], all
-    else [B, ...].
+class MapRender(Render):
+    """``Render`` for B frames at once on a GPU, which has samplers: all arguments [B, ...], planes as maps.
+
+    ``planes`` are [B, 3, hidden, S, S].
+    """
+
+    def _pose(self, rotation: Tensor, shift: Tensor) -> Pose:
+        return SummedPose(rotation, shift)
+
+
+class GpuRender(MapRender):
+    """``Render`` for backends that compute on a GPU what they are given on the CPU.
+
+    A CPU gathers the corners of a look-up as rows of a table. Exported to ONNX the gathering becomes a loop
+    over points, so the table is laid out as maps again, which costs next to nothing on a GPU. Takes B frames at
+    once: the tables one behind the other as ``planes`` [B * 3 * S * S, hidden], all else [B, ...].
     """
 
     def forward(
@@ -44,6 +58,3 @@ class GpuRender(Render):
         size = self.renderer.planes
         maps = planes.unflatten(0, (-1, 3, size, size)).permute(0, 1, 4, 2, 3)
         return super().forward(lattice, maps, depth, image, head, mouth, unit, rotation, shift)
-
-    def _pose(self, rotation: Tensor, shift: Tensor) -> Pose:
-        return SummedPose(rotation, shift)

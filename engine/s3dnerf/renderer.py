@@ -39,6 +39,8 @@ class Renderer(nn.Module):
         self.top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.fold = nn.ModuleList(nn.Conv2d(config.plane_channels, hidden, 1, bias=False) for _ in range(4))
         self.bias = nn.Parameter(torch.zeros(hidden))
+        self.middle: Tensor  # of the face box; a buffer, since a CUDA graph takes no numbers from the CPU
+        self.register_buffer("middle", torch.tensor([[0.0, self.top]]), persistent=False)
         self.decoder = nn.Sequential(
             nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 4 + config.features)
         )
@@ -73,7 +75,7 @@ class Renderer(nn.Module):
         batch, _, hidden, size, _ = planes.shape
         frames = points.shape[0]
         points = points.reshape(batch, -1, 3)
-        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1)  # [B, 3, P, 2]
+        at = torch.stack([points[..., :2], points[..., 1:], points[..., ::2]], 1)  # [B, 3, P, 2]
         found = F.grid_sample(
             planes.reshape(batch * 3, hidden, size, size),
             at.reshape(batch * 3, 1, -1, 2),
@@ -108,7 +110,7 @@ class Renderer(nn.Module):
 
     def look_up_pyramid(self, pyramid: list[Tensor], points: Tensor) -> Tensor:
         """Equation (2) as printed, unbaked: twelve look-ups, then the first layer. [B, P, 3] -> [B, P, hidden]."""
-        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1).flatten(0, 1)
+        at = torch.stack([points[..., :2], points[..., 1:], points[..., ::2]], 1).flatten(0, 1)
         total = self.bias
         for fold, scale in zip(self.fold, pyramid, strict=True):
             flat = scale.reshape(-1, scale.shape[1] // 3, *scale.shape[2:])
@@ -120,7 +122,7 @@ class Renderer(nn.Module):
         """Samples of orthographic rays through the face box, near the surface: [B, samples * n * n, 3], target."""
         n = self.rays
         # Sizes are spelled so that exporters keep the batch open (no len()), and TensorRT for RTX builds it.
-        xy = box_grid(depth.new_tensor([[0.0, self.top]]), self.extent, n).expand(depth.shape[0], -1, -1, -1)
+        xy = box_grid(self.middle, self.extent, n).expand(depth.shape[0], -1, -1, -1)
         z = F.grid_sample(depth, xy, align_corners=False, padding_mode="border")[:, 0]
         # one fixed-point step: the depth of the place that this ray meets in the source
         met = pose.to_source(torch.cat([xy, z[..., None]], -1).flatten(1, 2))

@@ -20,6 +20,7 @@ from engine.s3dnerf.geometry import CROP_PX, Anchor, box_grid
 from engine.s3dnerf.renderer import Coarse
 
 GREENER = 0.05  # than red may green be, of a range of two, and as much more as the face is in the mean
+FOLD = 2  # pixels each way that the network holds as channels of one place: small maps cost less than fine ones
 EDGE_PX = 12  # the paint fades to nothing over so many pixels at the box's edge
 
 
@@ -28,25 +29,35 @@ class Paint(NamedTuple):
     cover: Tensor  # [B, 1, M, M] in [0, 1]
 
 
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int, condition: int) -> None:
+        super().__init__()
+        self.first, self.second = FiLMBlock(width, width, condition), FiLMBlock(width, width, condition)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Maps [B, width, H, W] tuned by [B, condition] -> the same shape."""
+        return x + self.second(self.first(x, condition), condition)
+
+
 class SuperResolution(nn.Module):
     def __init__(self, config: S3DConfig) -> None:
         super().__init__()
-        width, fine, condition = config.superres_width, config.superres_fine_width, Condition.WIDTH
+        width, condition = config.superres_width, Condition.WIDTH
         self.box = config.mouth_box
         self.extent = config.mouth_box / CROP_PX
         self.face_extent = config.face_box / CROP_PX
         self.face_top = (config.face_box_top + config.face_box / 2) / CROP_PX * 2 - 1
         self.condition = Condition(config.codes, CONTROLS)
-        inputs = 3 + config.features + 1 + config.encoder_widths[0] + 3 + 4
+        inputs = 3 + config.features + 1 + config.encoder_widths[0] + 3 * FOLD**2 + 4
         self.enter = FiLMBlock(inputs, width, condition)
-        self.body1, self.body2 = FiLMBlock(width, width, condition), FiLMBlock(width, width, condition)
-        self.up = nn.Conv2d(width, 4 * fine, 3, 1, 1)
-        self.fine1, self.fine2 = FiLMBlock(fine + 3, fine, condition), FiLMBlock(fine, fine, condition)
-        self.out = nn.Conv2d(fine, 4, 3, 1, 1)
+        self.body = nn.ModuleList(ResidualBlock(width, condition) for _ in range(config.superres_blocks))
+        self.out = nn.Conv2d(width, 4 * FOLD**2, 3, 1, 1)
         nn.init.normal_(self.out.weight, std=1e-2)
         with torch.no_grad():
             assert self.out.bias is not None
-            self.out.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -0.5]))  # mostly trust the warp until told otherwise
+            start = torch.tensor([0.0, 0.0, 0.0, -0.5])  # mostly trust the warp until told otherwise
+            self.out.bias.copy_(start.repeat_interleave(FOLD**2))
+        self.fade: Tensor
         ramp = ((torch.arange(self.box) + 0.5) / EDGE_PX).clamp(max=1)
         side = torch.minimum(ramp, ramp.flip(0))
         self.register_buffer("fade", (side[:, None] * side[None])[None, None], persistent=False)
@@ -64,7 +75,7 @@ class SuperResolution(nn.Module):
             centre: centre of the mouth box in the target, [B, 2].
             anchor: of the portrait.
         """
-        grid = box_grid(centre, self.extent, self.box // 2)  # [B, M/2, M/2, 2]
+        grid = box_grid(centre, self.extent, self.box // FOLD)  # [B, M/2, M/2, 2]
         in_face = torch.cat([grid[..., :1], grid[..., 1:] - self.face_top], -1) / self.face_extent
         seen = torch.cat([coarse.colour, coarse.features, coarse.opacity, coarse.flow], 1)
         seen = F.grid_sample(seen, in_face, align_corners=False, padding_mode="border")
@@ -74,12 +85,11 @@ class SuperResolution(nn.Module):
         from_mouth = (flow - anchor.mouth[:, :2, None, None]) / unit
         moved = (grid.permute(0, 3, 1, 2) - centre[:, :, None, None]) / unit - from_mouth
         tune = self.condition(drive)
-        x = torch.cat([seen[:, :-2], source, F.avg_pool2d(warped, 2), from_mouth, moved * 4], 1)
+        x = torch.cat([seen[:, :-2], source, F.pixel_unshuffle(warped, FOLD), from_mouth, moved * 4], 1)
         x = self.enter(x, tune)
-        x = x + self.body2(self.body1(x, tune), tune)
-        x = F.pixel_shuffle(self.up(x), 2)
-        x = self.fine2(self.fine1(torch.cat([x, warped], 1), tune), tune)
-        out = self.out(x).float()
+        for block in self.body:
+            x = block(x, tune)
+        out = F.pixel_shuffle(self.out(x), FOLD).float()
         under = warped.float().clamp(-0.97, 0.97)
         change = torch.tanh(out[:, :3])
         colour = (change + under) / (1 + change * under)  # tanh(out + atanh(under)), without the logarithm

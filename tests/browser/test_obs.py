@@ -28,9 +28,23 @@ ON_CHEQUERS = """([address]) => {
 }"""
 
 
+# A WHIP publisher in a few lines.
+PUBLISH = """async (endpoint) => {
+  const peer = (window.publisher = new RTCPeerConnection());
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  peer.addTransceiver(stream.getAudioTracks()[0], { direction: "sendonly" });
+  await peer.setLocalDescription(await peer.createOffer());
+  while (peer.iceGatheringState !== "complete") await new Promise((resolve) => setTimeout(resolve, 50));
+  const headers = { "Content-Type": "application/sdp" };
+  const reply = await fetch(endpoint, { method: "POST", headers, body: peer.localDescription.sdp });
+  await peer.setRemoteDescription({ type: "answer", sdp: await reply.text() });
+  return reply.status;
+}"""
+
+
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> Server:
-    return start_server("--engine", "fake", "--max-sessions", "1")
+    return start_server("--engine", "fake", "--max-sessions", "2")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +159,21 @@ def test_background_wishes(browser: Browser, server: Server, presenter: Page) ->
         ):
             page.goto(f"{server.url}/obs/{PRESENTER}?bg={wish}")
             assert page.evaluate(f"getComputedStyle(document.body).{style}") == value
+
+
+def test_a_whip_publisher_is_shown(browser: Browser, server: Server) -> None:
+    with browser.new_context(viewport={"width": 400, "height": 400}) as context:
+        publisher, page = context.new_page(), context.new_page()
+        for each in (publisher, page):
+            each.goto(server.url + "/healthz")
+        page.evaluate(ON_CHEQUERS, [f"{server.url}/obs/whipped"])
+        wait_until_live(page, "waiting")
+        assert publisher.evaluate(PUBLISH, "/whip/whipped") == 201
+        wait_until_live(page)
+        ground = is_chequered(shot(page))
+        assert ground[:40, :40].all() and not ground[90:310, 90:310].any()
+        publisher.evaluate("publisher.close()")
+        wait_until_live(page, "waiting")
 
 
 # The last one, because it ends the others' session.

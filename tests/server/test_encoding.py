@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from fractions import Fraction
 
 import av
@@ -6,6 +7,7 @@ import pytest
 from aiortc import RTCRtpCodecParameters
 from aiortc.codecs import get_decoder, get_encoder
 from aiortc.codecs.h264 import h264_depayload
+from aiortc.codecs.vpx import vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 
 from server.encoding import LOOK_UPS, keep_to_one_thread, make_executor
@@ -30,14 +32,15 @@ def test_a_picture_of_ours_is_encoded_by_one_thread(name: str) -> None:
     assert encoder.codec.bit_rate == 1_400_000 and encoder.codec.thread_count == 1, "and the next codec too"  # type: ignore[attr-defined]
 
 
-def test_h264_still_decodes_to_the_picture() -> None:
+@pytest.mark.parametrize(("name", "depayload"), [("H264", h264_depayload), ("VP8", vp8_depayload)])
+def test_what_is_encoded_still_decodes_to_the_picture(name: str, depayload: Callable[[bytes], bytes]) -> None:
     keep_to_one_thread()
-    codec = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90_000, payloadType=97)
+    codec = RTCRtpCodecParameters(mimeType=f"video/{name}", clockRate=90_000, payloadType=97)
     encoder, decoder = get_encoder(codec), get_decoder(codec)
     seen = []
     for shade in (60, 120, 180):
         payloads, timestamp = encoder.encode(picture(shade))
-        data = b"".join(h264_depayload(payload) for payload in payloads)
+        data = b"".join(depayload(payload) for payload in payloads)
         for frame in decoder.decode(JitterFrame(data, timestamp)):
             assert isinstance(frame, av.VideoFrame)
             seen.append(frame.to_ndarray(format="rgb24").mean())

@@ -229,7 +229,9 @@ async def test_wrong_messages_are_answered_and_the_socket_goes_on(server: Any, p
         assert (await answer(b"abc"))["code"] == "request_invalid"
         assert (await answer('{"type": "ping", "t": 7}')) == {"type": "pong", "t": 7}
         await socket.send(tone(0.4, rate_hz=8_000))
-        assert json.loads(await asyncio.wait_for(socket.recv(), 5))["type"] == "speech_started"
+        async with asyncio.timeout(5):
+            while json.loads(await socket.recv())["type"] != "speech_started":  # its credit may be told before
+                pass
         await server.http.delete(f"/v1/sessions/{reply['id']}")
         last = [json.loads(text) async for text in socket][-1]
     assert (last["type"], last["reason"], socket.close_code) == ("ended", "ended on request", 1000)

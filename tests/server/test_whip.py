@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from client.agents.avatar import an_avatar
 from engine.fake import MOUTH
 from server.config import ServerConfig
 from server.errors import ConfigError, RequestInvalid
@@ -103,6 +104,19 @@ async def test_a_session_lives_as_long_as_its_publisher(serve) -> None:
         await publisher.close()
         await until(lambda: len(server.house.sessions) == 0 and len(server.house.viewers) == 0)
         await until(lambda: not server.house.viewers._closing)
+
+
+async def test_a_player_watches_a_session_in_which_a_program_speaks(server, picture: bytes) -> None:
+    avatar_id = (await server.upload(picture)).json()["id"]
+    peer, player = make_player()
+    async with (
+        an_avatar(server.url, rate_hz=48_000, avatar_id=avatar_id) as agent,
+        speaking(peer, server, f"/whep/{agent.id}"),
+    ):
+        await player.wait_for(5)
+        await agent.speech.say(beeps(3).tobytes())
+        await until(lambda: max(float(luma[MOUTH].mean()) for _, luma in player.frames) > 100)
+        await until(lambda: max(float(np.abs(sound).max()) for _, sound in player.sound) > 5_000)
 
 
 async def test_status_codes_of_the_endpoints(server) -> None:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine.api import StepRow, StreamState
+from engine.api import Avatar, StepRow, StreamState
+from engine.avatar_file import AvatarRecord, KeptAvatar, written
 from engine.fake import FakeEngine
 from tools import bench_engine, step_timing
 
@@ -118,3 +120,37 @@ def test_a_backend_that_does_not_exist_is_told(capsys):
     with pytest.raises(SystemExit):
         bench_engine.main(["--seconds", "1", "--json", "f.json", "--backend", "no_such"])
     assert "no backend is called 'no_such'; choose one of" in capsys.readouterr().err
+
+
+def test_streams_take_turns_among_avatars(portrait):
+    engine = StagedEngine()
+    seen: list[list[int]] = []
+    step = engine.step
+    engine.step = lambda rows, state: seen.append([id(row.avatar) for row in rows]) or step(rows, state)  # type: ignore
+    avatars = [engine.enrol(portrait.read_bytes()) for _ in range(2)]
+    bench_engine.run_steps(engine, avatars, np.zeros(6400, np.float32), streams=3, seconds=0.05)
+    assert seen[0] == [id(avatars[0]), id(avatars[1]), id(avatars[0])]
+
+
+def keep(folder: Path, avatar: Avatar, fingerprint: str) -> Path:
+    file = folder / "a.safetensors"
+    record = AvatarRecord(id="a", created_at=0.0, expires_at=None, engine=avatar.engine, fingerprint=fingerprint)
+    with written(file, KeptAvatar(record, avatar, None)) as temporary:
+        return temporary.rename(file)
+
+
+def test_an_avatar_enrolled_before_is_taken_from_its_file(tmp_path, portrait):
+    avatar = FakeEngine().enrol(portrait.read_bytes())
+    out, file = tmp_path / "f.json", keep(tmp_path, avatar, avatar.fingerprint)
+    arguments = ["--seconds", "0.1", "--json", str(out), "--engine", "fake", "--avatar", str(file)]
+    assert bench_engine.main([*arguments, "--avatars", "2", "--streams", "2"]) == 0
+    report = json.loads(out.read_text())
+    assert report["enrol_ms"] is None and report["avatars"] == 2
+
+
+def test_an_avatar_of_another_checkpoint_is_refused(tmp_path, portrait, capsys):
+    avatar = FakeEngine().enrol(portrait.read_bytes())
+    file = keep(tmp_path, avatar, "older")
+    arguments = ["--seconds", "0.1", "--json", str(tmp_path / "f.json"), "--engine", "fake", "--avatar", str(file)]
+    assert bench_engine.main(arguments) == 2
+    assert "enrol it again" in capsys.readouterr().err

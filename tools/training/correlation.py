@@ -18,6 +18,7 @@ from engine.s3dnerf.geometry import Pose, anchor_of
 
 LIP_WEIGHT = 8.0
 HEAT_OF_MOTION = 10.0  # heat that a movement of one eye distance is worth
+HEAT_WEIGHT = 0.3  # on squared misses of the heat, ten times as large as those of the movement
 
 
 class CorrelationHead(nn.Module):
@@ -46,7 +47,8 @@ class CorrelationHead(nn.Module):
         moved = ((laid - source) / unit)[..., :2]
         told = _look_up(self.tell(correlation), source)
         heat = _look_up(heat_map(correlation).flatten(1)[..., None], source)[..., 0]
-        miss = (told - moved).pow(2).sum(-1) + 0.1 * (heat / HEAT_OF_MOTION - moved.norm(dim=-1)).pow(2)
+        cold = heat - HEAT_OF_MOTION * moved.norm(dim=-1)
+        miss = (told - moved).pow(2).sum(-1) + HEAT_WEIGHT * cold.pow(2)
         return (miss * self.weight * batch["trusted"]).mean()
 
 

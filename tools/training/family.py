@@ -17,6 +17,7 @@ from tools.training.perceptual_stage import PerceptualRecipe
 from tools.training.render_recipe import RenderRecipe
 from tools.training.sync_stage import SyncRecipe
 
+FINISH_STEPS = 250
 HELD_OUT_ONE_IN = 20  # videos, where no list says which
 
 
@@ -40,7 +41,12 @@ class Family:
     sync: SyncRecipe = SyncRecipe()
     render: RenderRecipe = RenderRecipe()
     field: FieldRecipe = FieldRecipe()
-    finish_steps: int = 250
+    finish: RenderRecipe | None = None  # stage 5; None: as stage 3, for FINISH_STEPS
+
+    @property
+    def finishing(self) -> RenderRecipe:
+        """Stage 5's recipe."""
+        return self.finish or self.render.finishing(FINISH_STEPS)
 
     def recipe(self, stage: str) -> str:
         """What ``tools/train.py`` calls a stage."""

@@ -41,6 +41,7 @@ class Job:
     seed: int | None = None
     stop_at: float | None = None  # time.monotonic()
     device: torch.device = torch.device("cpu")
+    workers: int = 0  # processes that draw batches; none: a thread of the one that trains
 
     @property
     def given(self) -> Path:
@@ -48,7 +49,13 @@ class Job:
         return self.base or self.out
 
     def run(self, name: str) -> Run:
-        return Run(out=self.out / name, resume=self.resume, stop_at=self.stop_at, device=self.device)
+        return Run(
+            out=self.out / name,
+            resume=self.resume,
+            stop_at=self.stop_at,
+            device=self.device,
+            workers=self.workers,
+        )
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with the command line's steps and seed."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tools.training import judges, stages
-from tools.training.compact import compact_family
+from tools.training.compact import compact_family, compact_gpu_family
 from tools.training.family import Family
 from tools.training.job import Job
 from tools.training.paper_hdtf import paper_hdtf
@@ -21,8 +21,9 @@ STAGES: dict[str, Callable[[Job], bool]] = {
     "field": stages.train_field,
     "finish": stages.train_finish,
     "pack": stages.pack,
+    "unpack": stages.unpack,
 }
-FAMILIES = {"compact": compact_family, "paper_hdtf": paper_hdtf}
+FAMILIES = {"compact": compact_family, "compact_gpu": compact_gpu_family, "paper_hdtf": paper_hdtf}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def train_all(job: Job) -> bool:
 
 def needed_stages(family: Family) -> list[str]:
     """Judges are trained where stage 3 asks them."""
-    asked = {"sync": family.render.weights.sync > 0, "perceptual": family.render.reads, "plain": False}
+    asked = {"sync": family.render.weights.sync > 0, "perceptual": family.render.reads, "plain": False, "unpack": False}
     return [stage for stage in STAGES if asked.get(stage, True)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.s3dnerf.losses import LossWeights
 
@@ -35,6 +36,12 @@ class RenderRecipe:
     correlation_weight: float = 0.5  # on what F_cm alone tells of the movement
     shape_weight: float = 0.0  # on lips that the perceptual network finds elsewhere than they should be
     seed: int = 0
+
+    def finishing(self, steps: int, **changes: Any) -> RenderRecipe:
+        """The same once more, behind a field that stays as it is; the adversary is there from the first step on."""
+        recipe = dict(steps=steps, rate=self.rate / 2, warm_up=20, adversary_from=0.0)
+        recipe |= dict(field_rate=0.0, correlation_weight=0.0)
+        return replace(self, **(recipe | changes))
 
     @property
     def adversary_step(self) -> int:

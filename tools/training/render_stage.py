@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.s3dnerf.geometry import CROP_PX, Anchor, Pose, box_grid
+from engine.s3dnerf.geometry import CROP_PX, Anchor, box_grid
+from engine.s3dnerf.gpu_render import SummedPose
 from engine.s3dnerf.lip_reader import LipReader
 from engine.s3dnerf.losses import deform_loss
 from engine.s3dnerf.model import Frame, Identity, S3DNerf
@@ -138,13 +139,21 @@ class RenderStage:
 def make_optimiser(
     model: S3DNerf, recipe: RenderRecipe, correlation: CorrelationHead | None = None
 ) -> torch.optim.AdamW:
-    """Parts that are new at the recipe's rate, what stage 2 taught the field slower; the audio branch is frozen."""
-    for frozen in (model.features, model.audio):
-        frozen.requires_grad_(False).eval()
-    fresh = [model.encoder, model.slots, model.renderer, model.superres, correlation, *model.field.untaught()]
+    """Parts that are new at the recipe's rate, what stage 2 taught the field slower; the audio branch is frozen.
+
+    Where the field does not learn at all, encoder and slots do not either: it would see another F_agg than it knows.
+    """
+    frozen: list[nn.Module] = [model.features, model.audio]
+    fresh: list[nn.Module | None] = [model.renderer, model.superres, correlation]
+    if recipe.field_rate > 0:
+        fresh += [model.encoder, model.slots, *model.field.untaught()]
+    else:
+        frozen += [model.encoder, model.slots, model.field]
+    for part in frozen:
+        part.requires_grad_(False).eval()
     fast = [p for part in fresh if part is not None for p in part.parameters()]
     known = {id(p) for p in fast}
-    slow = [p for p in model.field.parameters() if id(p) not in known]
+    slow = [p for p in model.field.parameters() if id(p) not in known and p.requires_grad]
     groups = [dict(params=fast, lr=recipe.rate), dict(params=slow, lr=recipe.field_rate)]
     return torch.optim.AdamW(groups, betas=(0.9, 0.99))
 
@@ -153,11 +162,11 @@ def draw_frames(model: S3DNerf, batch: Batch) -> tuple[Frame, Identity]:
     """Render a batch; leaves each frame's own copy of its portrait in ``batch["source_image"]``."""
     targets = len(batch["target_image"]) // len(batch["source_image"])
     drive = batch["drive"] + 0.05 * torch.randn_like(batch["drive"])
+    pose = SummedPose(batch["rotation"], batch["shift"])  # in half precision a product would shake the picture
     with half(drive.device):
         identity = model.enrol(batch["source_image"], batch["source"][::targets])
         identity = spread_identity(identity, targets)
         batch["source_image"] = batch["source_image"].repeat_interleave(targets, 0)
-        pose = Pose(batch["rotation"], batch["shift"])
         frame = model(identity, batch["source_image"], drive, batch["driving"], pose, batch["pictured"])
         return frame, identity
 

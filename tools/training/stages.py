@@ -5,7 +5,7 @@ Each takes what the ones before left and returns whether it is done.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from engine.s3dnerf.checkpoint import save_checkpoint
+from engine.s3dnerf.checkpoint import read_motion, save_checkpoint
 from engine.s3dnerf.lip_motion import LipMotion, fit_lip_motion
 from engine.s3dnerf.losses import LossWeights
 from engine.s3dnerf.model import S3DNerf
+from engine.s3dnerf.sync_discriminator import load_judge
 from tools.sound_file import read_mono
 from tools.training.audio_stage import AudioBranch, AudioStage, closed_code, report
 from tools.training.clips import Clip, read_basis
@@ -142,25 +143,30 @@ def train_render(job: Job, recipe: RenderRecipe | None = None) -> bool:
     return train(render_stage(job, job.adapt(recipe or job.family.render)), job.run("render.pt"))
 
 
-def render_stage(job: Job, recipe: RenderRecipe) -> RenderStage:
-    """Stage 3 as it begins, on what stages 1 and 2 left."""
-    config, motion = job.family.config, lip_motion(job)
-    branch = audio_branch(job)
-    field = None if config.deformation == "none" else read_state(job.out / "deform.pt", job.family.recipe("deform"))
+def render_stage(job: Job, recipe: RenderRecipe, model: S3DNerf | None = None) -> RenderStage:
+    """Stage 3 as it begins: with a model, or else on what stages 1 and 2 left."""
+    motion, branch = lip_motion(job), audio_branch(job)
     reader = load_reader(job) if recipe.reads else None
     judge = load_sync_state(job.given / "sync.pt") if recipe.weights.sync > 0 else None
     tracks, stills = tracks_of(job, motion)
     heard = heard_clips(job, branch, [track.clip for track in tracks], motion)
     torch.manual_seed(recipe.seed)
+    model = model or first_pictures(job, branch)
+    rows = Rows(tracks, stills, heard, motion, recipe)
+    return RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
+
+
+def first_pictures(job: Job, branch: AudioBranch) -> S3DNerf:
+    """The model before stage 3: stage 1's ears, stage 2's field, and with ``job.begin`` a checkpoint's pictures."""
+    config = job.family.config
     model = S3DNerf(config)
     model.features.load_state_dict(branch.features.state_dict())
     model.audio.load_state_dict(branch.network.state_dict())
-    if field is not None:
-        model.field.load_state_dict(field["field"])
+    if config.deformation != "none":
+        model.field.load_state_dict(read_state(job.out / "deform.pt", job.family.recipe("deform"))["field"])
     if job.begin is not None:
         print(f"render: {take_over(model, job.begin)}", flush=True)
-    rows = Rows(tracks, stills, heard, motion, recipe)
-    return RenderStage(model, recipe, rows, job.device, reader=reader, judge=judge)
+    return model
 
 
 def take_over(model: S3DNerf, path: Path, but: tuple[str, ...] = LISTENING) -> str:
@@ -215,14 +221,34 @@ def pictures_model(job: Job, branch: AudioBranch) -> S3DNerf:
 def train_finish(job: Job) -> bool:
     """Stage 5, the pictures' networks get used to stage 4's field, which stays as it is."""
     family = job.family
-    recipe = replace(family.render, rate=family.render.rate / 2, field_rate=0.0, warm_up=20, adversary_from=0.0)
-    stage = render_stage(job, job.adapt(replace(recipe, steps=family.finish_steps)))
     before = read_state(job.out / "render.pt", family.recipe("render"))
-    stage.model.load_state_dict(before["model"])
-    stage.model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
+    model = S3DNerf(family.config)
+    model.load_state_dict(before["model"])
+    model.field.load_state_dict(read_state(job.out / "field.pt", family.recipe("field"))["field"])
+    stage = render_stage(job, job.adapt(family.finishing), model)
     if stage.opponent is not None:
         stage.opponent.restore(before)
     return train(stage, job.run("finish.pt"))
+
+
+def unpack(job: Job) -> bool:
+    """Lay a checkpoint (``--begin``) out as what stages 1 and 3 left, so that the later ones can be run again.
+
+    With it goes the lip-sync judge that ships. What the model has now and the checkpoint did not begins from nothing.
+    """
+    if job.begin is None:
+        raise ValueError("which checkpoint? name it with --begin")
+    torch.manual_seed(0)
+    model = S3DNerf(job.family.config)
+    print(f"unpack: {take_over(model, job.begin, ())}", flush=True)
+    torch.save(dict(model=model.state_dict()), job.out / "render.pt")
+    branch = AudioBranch(job.family.config)
+    branch.features, branch.network = model.features, model.audio
+    torch.save(dict(branch=branch.state_dict()), job.out / "audio.pt")
+    np.savez(job.out / "lip_motion.npz", **asdict(read_motion(job.begin)))
+    judge = load_judge()
+    torch.save(dict(judge=judge.state_dict(), frames=judge.frames), job.out / "sync.pt")
+    return True
 
 
 def pack(job: Job) -> bool:

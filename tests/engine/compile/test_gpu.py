@@ -53,6 +53,16 @@ def test_a_program_moves_and_the_stage_stays():
     assert {x.device for x in stage.parameters()} == {CPU}
 
 
+def test_a_program_takes_as_many_rows_as_were_asked_for():
+    stage, (example,) = stages_of(load_checkpoint().model, gpu=True)["hear"]
+    program = program_on(CPU, stage, (example,), 8).module(check_guards=False)
+    for rows in (1, 3, 8):
+        windows = torch.randn(rows, *example.shape[1:])
+        with torch.no_grad():
+            for given, wanted in zip(program(windows), stage(windows), strict=True):
+                torch.testing.assert_close(given, wanted, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["hear", "deform", "render", "render_thrifty", "paint"])
 def test_a_moved_stage_leaves_nothing_behind_on_the_cpu(name):
     """The meta device, like a GPU, refuses to compute with tensors of the CPU."""

@@ -131,8 +131,8 @@ def quicken() -> Callable[[Family], Family]:
             perceptual=PerceptualRecipe(steps=2, pictures=2),
             sync=SyncRecipe(steps=2, clips=2, moments=3),
             render=replace(family.render, steps=3, **rows),
+            finish=replace(family.render, **rows).finishing(2),
             field=FieldRecipe(steps=2, batch=4),
-            finish_steps=2,
         )
 
     return quicken

@@ -28,7 +28,7 @@ TINY: dict[str, Any] = dict(
     samples=4,
     features=4,
     superres_width=8,
-    superres_fine_width=8,
+    superres_blocks=1,
 )
 
 
