@@ -130,7 +130,8 @@ class Enrols(Protocol):
 
 
 class Engine(abc.ABC):
-    """Speech and a portrait in, frames out. ``step`` and ``enrol`` run on one thread, never the event loop's."""
+    """Speech and a portrait in, frames out. ``enrol`` runs on one thread, ``step`` on as many at a time as there are
+    ``lanes``; none of them is the event loop's."""
 
     spec: EngineSpec
     fingerprint: str  # changes whenever avatars made earlier may not be used any more
@@ -173,13 +174,18 @@ class Engine(abc.ABC):
         return "python"
 
     @property
+    def lanes(self) -> int:
+        """Steps that may run at the same time, each on a thread of its own, where they have no slot in common."""
+        return 1
+
+    @property
     def threads(self) -> int:
-        """Cores that a step keeps busy, for the count of sessions that fit."""
+        """Threads that a step may use, for benches."""
         return 1
 
     @property
     def stage_ms(self) -> Mapping[str, float]:
-        """Milliseconds that the last step spent in each stage, in order."""
+        """Milliseconds that the last step on this thread spent in each stage, in order."""
         return {}
 
     def close(self) -> None:  # noqa: B027 (an engine with nothing to give back needs none)

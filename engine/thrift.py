@@ -18,6 +18,7 @@ from dataclasses import dataclass
 WINDOW_S = 0.5  # evidence is judged by the window: no two changes come closer to one another
 LATE_SHARE = 0.2  # of a window's frames: when more are late, saving begins or goes on ...
 LEAST_LATE = 3  # ... but fewer than this are a hiccup, whatever their share
+HALVE_AFTER = 3  # such windows running, before frames are left out: a call that begins keeps a core busy for a second
 BUSY_SHARE = 0.5  # of a window's time; an engine that was busy for less is not why frames came late
 CALM_SHARE = 0.05  # a window with more late frames than this is not calm
 CALM_S = 5.0  # of calm, before less is saved again
@@ -50,7 +51,8 @@ def is_late(ready_s: float, *, due_s: float, came_s: float, hop_s: float) -> boo
 
 
 class Thrift:
-    """Decides how much is saved. Goes one level down after one bad window, one up after long calm.
+    """Decides how much is saved. Goes one level down after a bad window, or ``HALVE_AFTER`` where the next level
+    leaves frames out; one up after long calm.
 
     Args:
         thrift_levels: ``EngineSpec.thrift_levels``.
@@ -68,6 +70,7 @@ class Thrift:
         self._eased_at_s: float | None = None  # when less was saved last
         self._window_begun_s = self._calm_since_s = now_s
         self._frames = self._late = 0  # of the window
+        self._bad = 0  # windows running, at this level
         self._busy_s = 0.0  # of the window
         self._calm_busy_s = 0.0  # since it is calm
 
@@ -115,13 +118,20 @@ class Thrift:
         self._calm_busy_s += self._busy_s
         self._frames, self._late, self._busy_s = 0, 0, 0.0
         self._window_begun_s = now_s
-        if late >= LEAST_LATE and late > LATE_SHARE * frames:
+        bad = late >= LEAST_LATE and late > LATE_SHARE * frames
+        self._bad = self._bad + 1 if bad else 0
+        if bad and self._bad >= self._windows_before_saving:
             self._save(now_s)
         elif late > CALM_SHARE * frames:
             self._calm_since_s, self._calm_busy_s = now_s, 0.0
         elif self.index and now_s - self._calm_since_s >= self._patience_s and self._has_time(now_s):
             self._go(self.index - 1, now_s)
             self._eased_at_s = now_s
+
+    @property
+    def _windows_before_saving(self) -> int:
+        following = self.levels[min(self.index + 1, len(self.levels) - 1)]
+        return HALVE_AFTER if following.halved else 1
 
     def _save(self, now_s: float) -> None:
         if self._eased_at_s is not None:
@@ -139,7 +149,7 @@ class Thrift:
         self._count(now_s)
         self.index = index
         self._window_begun_s = self._calm_since_s = now_s
-        self._frames, self._late, self._busy_s, self._calm_busy_s = 0, 0, 0.0, 0.0
+        self._frames, self._late, self._busy_s, self._calm_busy_s, self._bad = 0, 0, 0.0, 0.0, 0
 
     def _count(self, now_s: float) -> None:
         self._seconds[self.index] += max(0.0, now_s - self._counted_to_s)

@@ -3,7 +3,7 @@
 Three things can run out first, and each leaves a share of itself for what was not foreseen:
 
 - **the engine's time**: it draws ``fps`` frames a second for each session, one step after the other;
-- **the cores**: those threads that the engine keeps busy while it draws, and a session's media;
+- **the cores**: what a frame costs them on all of the engine's threads together, and a session's media;
 - **the event loop**: one thread under the interpreter's lock receives, paces and sends for all.
 """
 
@@ -22,7 +22,8 @@ CORE_LOAD = 0.9
 LOOP_LOAD = 0.75  # pacing is done on the loop: a packet that waits for it leaves late
 MEDIA_CORES = 0.07  # of a core: VP8 of 256x256 at 25 frames/s, Opus, SRTP, and the microphone received
 LOOP_CORES = 0.04  # the part of it that the loop does itself; encoding and decoding let go of the lock
-STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last
+STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last ...
+HARDLY_LONGER = 1.3  # ... or in so many times what the smallest step takes: some engines draw rows side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class Capacity:
     sessions: int  # at least 1
     bound_by: str  # what runs out first: "engine", "cores", "loop", or "slots", the engine's own limit
     row_s: Mapping[int, float]  # rows of a step -> seconds for each
+    row_cpu_s: Mapping[int, float]  # the same in processor seconds, of all threads together
     cores: float
-    engine_threads: int
     media_cores: float = MEDIA_CORES  # per session
 
     def to_json(self) -> dict[str, Any]:
@@ -42,29 +43,34 @@ class Capacity:
             "sessions": self.sessions,
             "bound_by": self.bound_by,
             "row_ms": {str(rows): round(seconds * 1000, 2) for rows, seconds in self.row_s.items()},
+            "row_cpu_ms": {str(rows): round(seconds * 1000, 2) for rows, seconds in self.row_cpu_s.items()},
             "cores": self.cores,
-            "engine_threads": self.engine_threads,
             "media_cores": self.media_cores,
         }
 
 
-def plan_capacity(row_s: Mapping[int, float], *, fps: int, cores: float, engine_threads: int, most: int) -> Capacity:
+def plan_capacity(
+    row_s: Mapping[int, float], row_cpu_s: Mapping[int, float], *, fps: int, cores: float, most: int
+) -> Capacity:
     """Count the sessions that fit.
 
     Args:
         row_s: rows of a step -> seconds for each, as measured; one entry at least.
+        row_cpu_s: the same keys -> processor seconds for each, of all threads together.
         fps: frames a second of one session.
         cores: that this process may use.
-        engine_threads: that a step keeps busy.
         most: slots of the engine.
     """
 
     def busy(sessions: int) -> float:  # the engine's share of the time
-        return sessions * fps * row_time(row_s, sessions)
+        return sessions * fps * row_s[shared_rows(row_s, sessions)]
+
+    def drawing(sessions: int) -> float:  # cores
+        return sessions * fps * row_cpu_s[shared_rows(row_s, sessions)]
 
     bounds: dict[str, Callable[[int], bool]] = {
         "engine": lambda n: busy(n) <= ENGINE_LOAD,
-        "cores": lambda n: busy(n) * engine_threads + n * MEDIA_CORES <= cores * CORE_LOAD,
+        "cores": lambda n: drawing(n) + n * MEDIA_CORES <= cores * CORE_LOAD,
         "loop": lambda n: n * LOOP_CORES <= LOOP_LOAD,
         "slots": lambda n: n <= most,
     }
@@ -72,14 +78,19 @@ def plan_capacity(row_s: Mapping[int, float], *, fps: int, cores: float, engine_
     least = min(fit.values())
     bound_by = "slots" if least == most else min(fit, key=lambda name: fit[name])
     return Capacity(
-        sessions=max(1, least), bound_by=bound_by, row_s=dict(row_s), cores=cores, engine_threads=engine_threads
+        sessions=max(1, least), bound_by=bound_by, row_s=dict(row_s), row_cpu_s=dict(row_cpu_s), cores=cores
     )
 
 
-def row_time(row_s: Mapping[int, float], sessions: int) -> float:
-    """Seconds for a row where ``sessions`` share steps: of the largest step measured that they fill in time."""
-    filled = [n for n in row_s if n <= sessions and n * row_s[n] <= STEP_BUDGET_S]
-    return row_s[max(filled, default=min(row_s))]
+def is_in_time(row_s: Mapping[int, float], rows: int) -> bool:
+    """Whether steps of so many rows are drawn soon enough for the first of them; ``rows`` has been measured."""
+    least = min(row_s)
+    return rows * row_s[rows] <= max(STEP_BUDGET_S, HARDLY_LONGER * least * row_s[least])
+
+
+def shared_rows(row_s: Mapping[int, float], sessions: int) -> int:
+    """Rows of a step where so many sessions share it: of the largest one measured that they fill in time."""
+    return max((n for n in row_s if n <= sessions and is_in_time(row_s, n)), default=min(row_s))
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:

@@ -1,4 +1,7 @@
-"""The one thread that touches the engine: it loads it, steps it for all sessions, and hands frames back.
+"""The threads that touch the engine: one loads it, as many as it has lanes step it for all sessions.
+
+Each lane takes the most urgent stream that no other lane is stepping, so that nobody waits for a step to end while a
+core is free; an engine of one lane takes all streams that may share a step.
 
 Sound comes in as hops, frames go out by ``call_soon_threadsafe``; nobody else ever waits for the engine.
 Portraits are enrolled on the same thread while no session is live, else beside it (``enrol_lane.py``), so
@@ -25,7 +28,7 @@ from engine.errors import VisavisError
 from engine.mark import stamp, stamp_cutout
 from engine.thrift import Thrift
 from engine.trace import Trace
-from server.capacity import STEP_BUDGET_S, Capacity, plan_capacity, usable_cores
+from server.capacity import Capacity, plan_capacity, usable_cores
 from server.enrol_lane import EnrolLane, Enroller, refuse, settle
 from server.errors import EngineFailed, NotReady
 from server.row_time import Measured, RowTime, measure
@@ -79,8 +82,10 @@ class EngineWorker:
         self._cores = usable_cores() if cores is None else cores
         self._row_time = RowTime()
         self._thrift = Thrift(0, now_s=now())
+        self._row_cpu_s: Mapping[int, float] = {}  # rows of a step -> processor seconds for each, at the start
         self._capacity: Capacity | None = None
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
+        self._more: list[threading.Thread] = []  # of the engine's further lanes
         self._lane = EnrolLane(make_engine)
 
     # ---- any thread ------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ class EngineWorker:
             # Half of the streams leave out even frames, the others odd ones: so the load is even.
             spared = self._thrift.level.halved and (frame + stream.slot) % 2 == 1
             stream.inbox.append(Hop(hop, samples, self._now(), spared))
-            self._changed.notify()
+            self._changed.notify_all()
         if spared and frame >= 0:
             self._call(stream.spare, frame)
 
@@ -196,7 +201,8 @@ class EngineWorker:
                 stream.removed = True
                 stream.inbox.clear()
                 del self._streams[stream.slot]
-                self._free.append(stream.slot)
+                if not stream.stepping:
+                    self._free.append(stream.slot)
                 if not self._streams:
                     self._thrift.rest(self._now())
 
@@ -210,7 +216,7 @@ class EngineWorker:
                 self._lane.submit(job, future)
             else:
                 self._jobs.append((job, future))
-                self._changed.notify()
+                self._changed.notify_all()
         return future
 
     def enroller(self) -> Enroller:
@@ -221,10 +227,12 @@ class EngineWorker:
         """Stop the threads; waits for the step or enrolment that is going on."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._lane.close()
         if self._thread.ident is not None:
             self._thread.join()
+        for thread in self._more:
+            thread.join()
         if self._engine is not None:
             self._engine.close()
 
@@ -233,7 +241,8 @@ class EngineWorker:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            places = self._wanted_slots or engine.spec.max_batch
+            # More by one for each lane: a stream that is removed keeps its slot until its step is over.
+            places = (self._wanted_slots or engine.spec.max_batch) + engine.lanes
             self._state = engine.init_state(places)
         except Exception as error:
             log.exception("the engine could not be loaded")
@@ -243,41 +252,59 @@ class EngineWorker:
             self._slots = self._wanted_slots or 1  # until it is known how many fit
             self._free, self._engine = list(reversed(range(places))), engine
             self._thrift = Thrift(engine.spec.thrift_levels, now_s=self._now())
+        self._more = [
+            threading.Thread(target=self._keep_stepping, args=(engine,), name=f"visavis-engine-{n}", daemon=True)
+            for n in range(1, engine.lanes)
+        ]
+        for thread in self._more:
+            thread.start()
         self.loaded.set_result(engine.spec)
-        while self._wait():
-            if self._jobs:  # one, then a step: a session may have gone live while several waited
+        self._keep_stepping(engine, jobs=True)
+        while self._jobs:
+            refuse(self._jobs.popleft()[1])
+
+    def _keep_stepping(self, engine: Engine, *, jobs: bool = False) -> None:
+        """One lane's work until the end; ``jobs``: these too."""
+        while self._wait(jobs):
+            if jobs and self._jobs:  # one, then a step: a session may have gone live while several waited
                 job, future = self._jobs.popleft()
                 settle(future, lambda job=job: job(engine))  # type: ignore[misc]
             try:
                 self._tick(engine)
             except Exception as error:  # an engine that breaks its contract must not stop this thread for ever
                 self._fail_all(error)
-        while self._jobs:
-            refuse(self._jobs.popleft()[1])
 
-    def _wait(self) -> bool:
+    def _wait(self, jobs: bool) -> bool:
         """Until there is something to do; False when closing."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or self._jobs or any(s.wants_frame for s in self._streams.values())
+                lambda: self._closing or (jobs and self._jobs) or any(s.wants_frame for s in self._streams.values())
             )
             return not self._closing
 
     def _tick(self, engine: Engine) -> None:
-        spec, row_s = engine.spec, self._row_time.now_s
+        spec = engine.spec
         with self._changed:
             step = plan(
-                [stream.waiting(engine) for stream in self._streams.values() if stream.inbox],
+                [stream.waiting(engine) for stream in self._streams.values() if stream.inbox and not stream.stepping],
                 now_s=self._now(),
-                step_s=row_s,
+                step_s=self._row_time.now_s,
                 hop_s=1 / spec.fps,
-                max_batch=min(spec.max_batch, max(1, int(STEP_BUDGET_S / max(1e-6, row_s)))),
+                max_batch=1 if engine.lanes > 1 else min(spec.max_batch, self._row_time.most_rows),
                 buckets=spec.buckets,
             )
             thrift = self._thrift.level.drawing
             taken = [self._streams[turn.slot].take(turn, thrift) for turn in step.turns]
-        if taken:
-            self._step(engine, taken, step.size)
+        try:
+            if taken:
+                self._step(engine, taken, step.size)
+        finally:
+            with self._changed:
+                for one in taken:
+                    one.stream.stepping = False
+                    if one.stream.removed:  # meanwhile: nobody else was to touch its slot
+                        self._free.append(one.stream.slot)
+                self._changed.notify_all()
 
     def _step(self, engine: Engine, taken: Sequence[Taken], size: int) -> None:
         assert self._state is not None
@@ -302,7 +329,8 @@ class EngineWorker:
         for stage, ms in engine.stage_ms.items():  # of all rows together: laid end to end
             self.trace.add(f"step.{stage}", ms, start_s=step_s)
             step_s += ms / 1000
-        self._row_time.note(size, took_s, rows=len(taken), full=not taken[0].row.thrift)
+        with self._changed:
+            self._row_time.note(size, took_s, rows=len(taken), full=not taken[0].row.thrift)
         for one, frame in zip(taken, frames[: len(taken)], strict=True):
             self._hand_back(engine.spec.frame_after(one.hops), one, frame)
         self._note(engine, taken, ready_s, took_s)
@@ -317,7 +345,7 @@ class EngineWorker:
                 drawn=len(taken),
                 late=sum(late for late, _ in counts),
                 missed=sum(missed for _, missed in counts),
-                busy_s=took_s,
+                busy_s=took_s / max(1, min(engine.lanes, len(self._streams))),  # of the lanes that have something to do
             )
             level = self._thrift.level
         if level is not before:
@@ -380,6 +408,7 @@ class EngineWorker:
         with self._changed:
             self._row_time.begin(measured.row_s)
             self._thrift.set_costs(measured.drawing_s)
+            self._row_cpu_s = measured.row_cpu_s
             self._capacity = self._count_sessions(measured.row_s)
             if self._wanted_slots is None:
                 self._slots = self._capacity.sessions
@@ -393,14 +422,8 @@ class EngineWorker:
             )
 
     def _count_sessions(self, row_s: Mapping[int, float]) -> Capacity:
-        engine = self.engine
-        return plan_capacity(
-            row_s,
-            fps=engine.spec.fps,
-            cores=self._cores,
-            engine_threads=engine.threads,
-            most=engine.spec.max_batch,
-        )
+        spec = self.engine.spec
+        return plan_capacity(row_s, self._row_cpu_s, fps=spec.fps, cores=self._cores, most=spec.max_batch)
 
 
 @dataclass(frozen=True, kw_only=True)

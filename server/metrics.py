@@ -92,14 +92,16 @@ def _of_capacity(capacity: Capacity) -> Iterator[str]:
         [(f'{{rows="{rows}"}}', round(seconds * 1000, 3)) for rows, seconds in capacity.row_s.items()],
     )
     yield from _metric(
+        "visavis_capacity_row_cpu_milliseconds",
+        "gauge",
+        "Processor time for a frame in steps of so many, all threads together, measured at the start.",
+        [(f'{{rows="{rows}"}}', round(seconds * 1000, 3)) for rows, seconds in capacity.row_cpu_s.items()],
+    )
+    yield from _metric(
         "visavis_capacity_cores",
         "gauge",
-        "Cores that were counted with: there are, the engine keeps busy in a step, sending takes per session.",
-        [
-            ('{kind="usable"}', capacity.cores),
-            ('{kind="engine"}', capacity.engine_threads),
-            ('{kind="session"}', capacity.media_cores),
-        ],
+        "Cores that were counted with: there are, sending takes per session.",
+        [('{kind="usable"}', capacity.cores), ('{kind="session"}', capacity.media_cores)],
     )
 
 

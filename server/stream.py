@@ -68,11 +68,12 @@ class Stream:
         self.needs_hush = False
         self.epoch = 0  # rises when what was said shall not be seen any more
         self.removed = False
+        self.stepping = False  # a step of its is going on
 
     @property
     def wants_frame(self) -> bool:
-        """Whether it has said something whose frame is wanted."""
-        return not all(hop.spared for hop in self.inbox)
+        """Whether it has said something whose frame is wanted, and is free to be stepped."""
+        return not self.stepping and not all(hop.spared for hop in self.inbox)
 
     def waiting(self, engine: Engine) -> Waiting:
         """What ``batch.plan`` must know of it; its inbox is not empty."""
@@ -85,7 +86,8 @@ class Stream:
         )
 
     def take(self, turn: Turn, thrift: int) -> Taken:
-        """A turn's sound, out of the inbox."""
+        """A turn's sound, out of the inbox; it is ``stepping`` from now on."""
+        self.stepping = True
         heard = [self.inbox.popleft() for _ in range(turn.hops)]
         reset, self.needs_reset = self.needs_reset, False
         adjust, self.needs_adjust = self.needs_adjust and not reset, False

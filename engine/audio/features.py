@@ -12,39 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from engine.audio.log_mel import LogMelLayer
+from engine.audio.wav2vec2 import Wav2Vec2
 from engine.errors import CheckpointError
 
 if TYPE_CHECKING:
     from engine.s3dnerf.config import AudioConfig
 
 FIRST_FILTERS = "feature_extractor.conv_layers.0.conv.weight"
-
-
-def wav2vec2_config(config: AudioConfig) -> Wav2Vec2Config:
-    return Wav2Vec2Config(
-        conv_dim=config.conv_dim,
-        conv_kernel=config.conv_kernel,
-        conv_stride=config.conv_stride,
-        hidden_size=config.hidden,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.feed_forward,
-        num_conv_pos_embeddings=config.position_kernel,
-        num_conv_pos_embedding_groups=config.position_groups,
-        feat_extract_norm="layer" if config.layer_norm_features else "group",
-        do_stable_layer_norm=config.layer_norm_features,
-        conv_bias=config.conv_bias,
-        mask_time_prob=0.0,
-        layerdrop=0.0,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        feat_proj_dropout=0.0,
-        attn_implementation="eager",  # type: ignore[call-arg]  # faster than fused over so short a window
-    )
 
 
 class SpeechFeatures(nn.Module):
@@ -66,7 +42,7 @@ class SpeechFeatures(nn.Module):
         if pretrained and config.pretrained:
             self.encoder = _load_pretrained(config)
             return
-        self.encoder = Wav2Vec2Model(wav2vec2_config(config))
+        self.encoder = Wav2Vec2(config)
         if config.log_mel:
             first = LogMelLayer(config.conv_dim[0], config.conv_kernel[0], config.conv_stride[0])
             self.encoder.feature_extractor.conv_layers[0] = first
@@ -79,8 +55,7 @@ class SpeechFeatures(nn.Module):
 
     def contextualise(self, features: Tensor) -> Tensor:
         """Conv features [B, T, conv_dim] -> context features [B, T, hidden]."""
-        hidden, _ = self.encoder.feature_projection(features)
-        return self.encoder.encoder(hidden).last_hidden_state
+        return self.encoder.encoder(self.encoder.feature_projection(features))
 
     def forward(self, window: Tensor) -> Tensor:
         """A window of sound [B, window_samples] -> [B, window_features, hidden]."""
@@ -152,8 +127,10 @@ class FeatureStream:
         return windows
 
 
-def _load_pretrained(config: AudioConfig) -> Wav2Vec2Model:
+def _load_pretrained(config: AudioConfig) -> Wav2Vec2:
     """The published weights in a model of our settings: theirs would drop out and mask in training."""
+    from transformers import Wav2Vec2Model  # only here: it takes seconds to import
+
     name = config.pretrained
     assert name
     try:
@@ -164,7 +141,7 @@ def _load_pretrained(config: AudioConfig) -> Wav2Vec2Model:
             f"with network access and give their folder, or use the compact configuration"
         ) from error
     weights.pop("masked_spec_embed", None)  # stands in for masked steps, of which we have none
-    model = Wav2Vec2Model(wav2vec2_config(config))
+    model = Wav2Vec2(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

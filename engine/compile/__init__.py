@@ -30,7 +30,8 @@ def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backen
 
     Returns:
         a function of the same arguments that gives a tuple of float32 tensors on the CPU, valid until its
-        next call. Arguments are on the CPU; a backend on a GPU takes them from there too, without the copy.
+        next call on the same thread. Arguments are on the CPU; a backend on a GPU takes them from there too, without
+        the copy.
 
     Raises:
         EngineUnavailable: for a backend that this machine cannot run.

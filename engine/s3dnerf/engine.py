@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from engine.compile.gpu import present_gpu
 from engine.compile.openvino import engine_threads
 from engine.cutout import cut_out
 from engine.errors import AvatarStale, EngineUnavailable
+from engine.lanes import Lanes
 from engine.motion import idle_motion
 from engine.portrait import Portrait, read_portrait
 from engine.s3dnerf.batch_step import BatchStep
@@ -74,8 +76,8 @@ class S3DNerfState(StreamState):
 
 
 class S3DNerfEngine(Engine):
-    """Rows of a step are drawn one after another: on a CPU a batch brings nothing, and a row's frame
-    cannot depend on its neighbours. With CUDA graphs they are drawn together (``batch_step.py``)."""
+    """Rows of a step are drawn each by itself, as many at a time as there are lanes: on a CPU a batch brings nothing,
+    and a row's frame cannot depend on its neighbours. With CUDA graphs they are drawn together (``batch_step.py``)."""
 
     def __init__(self, checkpoint: Path | None = None, backend: str | None = None) -> None:
         """Load the checkpoint and compile the stages.
@@ -103,8 +105,9 @@ class S3DNerfEngine(Engine):
         self.fingerprint = f"{AVATAR_VERSION}-{loaded.fingerprint}"
         self._backend = ""
         self._batched: BatchStep | None = None
+        self._lanes = Lanes(1)
         self._stages = self._compile(backend or os.environ.get("VISAVIS_BACKEND") or "auto")
-        self._stage_ms: dict[str, float] = {}
+        self._last = threading.local()  # ``.stage_ms`` of the last step on each thread
         self._faces: dict[int, Face] = {}  # by id() of the avatar; an entry goes with its avatar
 
     def _compile(self, backend: str) -> dict[str, Stage]:
@@ -121,8 +124,9 @@ class S3DNerfEngine(Engine):
             # Look-ups are most of the render stage: a CPU does them in kernels of our own.
             kernels = {k: stage for k, (stage, _) in stages.items() if type(stage) is Render and name != "eager"}
             try:
+                lanes = Lanes(engine_threads() if name == "openvino" else 1)
                 made = {
-                    k: CpuRender(kernels[k], engine_threads())
+                    k: CpuRender(kernels[k], lanes)
                     if k in kernels
                     else compile_stage(k, stage, example, name, self.fingerprint)
                     for k, (stage, example) in stages.items()
@@ -130,6 +134,7 @@ class S3DNerfEngine(Engine):
             except EngineUnavailable as error:
                 failures.append(str(error))
                 continue
+            self._lanes = lanes
             return self._chosen(name, failures, made)
         raise EngineUnavailable("; ".join(failures))
 
@@ -154,12 +159,18 @@ class S3DNerfEngine(Engine):
         return self._backend
 
     @property
+    def lanes(self) -> int:
+        return self._lanes.count
+
+    @property
     def threads(self) -> int:
         return 1 if on_gpu(self._backend) else engine_threads()
 
     @property
     def stage_ms(self) -> Mapping[str, float]:
-        return self._stage_ms
+        """Of the lane that was busy longest."""
+        stage_ms: Mapping[str, float] = getattr(self._last, "stage_ms", {})
+        return stage_ms
 
     def enrol(self, image: bytes) -> Avatar:
         return self.enrol_portrait(read_portrait(image))
@@ -197,40 +208,53 @@ class S3DNerfEngine(Engine):
 
     def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
         assert isinstance(state, S3DNerfState)
-        self._stage_ms = {}
+        if self._batched is not None:
+            return self._step_batched(self._batched, rows, state)
+        booked: dict[int, dict[str, float]] = {}  # by the thread that drew
+        for row in rows:
+            self._face(row.avatar)  # here, where no lane that shares in this step does the same
+
+        def draw(row: StepRow) -> np.ndarray:
+            return self._draw(row, state, booked.setdefault(threading.get_ident(), {}))
+
         with state.all_or_nothing([row.slot for row in rows]):
-            if self._batched is not None:
-                for row in rows:
-                    self._check(row.avatar)
-                pictures = self._batched.step(rows, state)
-                self._stage_ms = dict(self._batched.stage_ms)
-                return pictures
-            return np.stack([self._draw(row, state) for row in rows])
+            pictures = np.stack(self._lanes.each(draw, rows))
+        self._last.stage_ms = max(booked.values(), key=lambda stages: sum(stages.values()))
+        return pictures
+
+    def _step_batched(self, batched: BatchStep, rows: Sequence[StepRow], state: S3DNerfState) -> np.ndarray:
+        for row in rows:
+            self._check(row.avatar)
+        with state.all_or_nothing([row.slot for row in rows]):
+            pictures = batched.step(rows, state)
+        self._last.stage_ms = dict(batched.stage_ms)
+        return pictures
 
     @torch.inference_mode()
-    def _draw(self, row: StepRow, state: S3DNerfState) -> np.ndarray:
+    def _draw(self, row: StepRow, state: S3DNerfState, booked: dict[str, float]) -> np.ndarray:
+        """A row's picture; ``booked``: where the time goes."""
         face = self._face(row.avatar)
         begin = time.perf_counter()
         driving, codes = self._hear(row, state)
-        begin = self._book("features", begin)
+        begin = book(booked, "features", begin)
         options = state.options[row.slot]
         frame = self.spec.frame_after(int(state.hops[row.slot]))
         motion = row.turn.added_to(idle_motion(options.seed, frame, options.motion, self.spec.fps))
         drive = drive_of(codes, face, motion)
         anchor = (face.anchor.mouth, face.anchor.unit)
         (lattice,) = self._stages["deform"](drive, driving, face.aggregate, *anchor)
-        begin = self._book("deformation", begin)
+        begin = book(booked, "deformation", begin)
         pose = head_turn(face, motion)
         image = shut_eyes(face.image, face.lids, motion.blink)
         warped, flow, seen = self._stages["render_thrifty" if row.thrift else "render"](
             lattice, face.planes, face.depth, image, face.head, *anchor, pose.rotation, pose.shift
         )
-        begin = self._book("render", begin)
+        begin = book(booked, "render", begin)
         picture = self._paint(face, drive, pose, warped, seen)
-        begin = self._book("superres", begin)
+        begin = book(booked, "superres", begin)
         if row.cutout is not None:
             draw_cutout(row.cutout, picture, row.avatar.arrays["cutout"], flow[0].float().cpu().numpy())
-            self._book("cutout", begin)
+            book(booked, "cutout", begin)
         return picture
 
     def _hear(self, row: StepRow, state: S3DNerfState) -> tuple[Tensor, Tensor]:
@@ -257,11 +281,6 @@ class S3DNerfEngine(Engine):
         finish(picture, *maps, top, left)
         return picture
 
-    def _book(self, stage: str, begin: float) -> float:
-        now = time.perf_counter()
-        self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + (now - begin) * 1000
-        return now
-
     def _face(self, avatar: Avatar) -> Face:
         """The avatar's tensors, for as long as anybody holds the avatar."""
         face = self._faces.get(id(avatar))
@@ -284,3 +303,11 @@ class S3DNerfEngine(Engine):
             self._batched = None
         self._faces.clear()
         self._stages = {}
+        self._lanes.close()
+
+
+def book(booked: dict[str, float], stage: str, begin_s: float) -> float:
+    """Add the milliseconds since ``begin_s`` to a stage's; returns the time now."""
+    now_s = time.perf_counter()
+    booked[stage] = booked.get(stage, 0.0) + (now_s - begin_s) * 1000
+    return now_s

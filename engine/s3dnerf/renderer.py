@@ -75,7 +75,7 @@ class Renderer(nn.Module):
         batch, _, hidden, size, _ = planes.shape
         frames = points.shape[0]
         points = points.reshape(batch, -1, 3)
-        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1)  # [B, 3, P, 2]
+        at = torch.stack([points[..., :2], points[..., 1:], points[..., ::2]], 1)  # [B, 3, P, 2]
         found = F.grid_sample(
             planes.reshape(batch * 3, hidden, size, size),
             at.reshape(batch * 3, 1, -1, 2),
@@ -110,7 +110,7 @@ class Renderer(nn.Module):
 
     def look_up_pyramid(self, pyramid: list[Tensor], points: Tensor) -> Tensor:
         """Equation (2) as printed, unbaked: twelve look-ups, then the first layer. [B, P, 3] -> [B, P, hidden]."""
-        at = torch.stack([points[..., [0, 1]], points[..., [1, 2]], points[..., [0, 2]]], 1).flatten(0, 1)
+        at = torch.stack([points[..., :2], points[..., 1:], points[..., ::2]], 1).flatten(0, 1)
         total = self.bias
         for fold, scale in zip(self.fold, pyramid, strict=True):
             flat = scale.reshape(-1, scale.shape[1] // 3, *scale.shape[2:])

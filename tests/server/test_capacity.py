@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from server.capacity import LOOP_CORES, LOOP_LOAD, MEDIA_CORES, Capacity, plan_capacity, row_time, usable_cores
+from server.capacity import LOOP_CORES, LOOP_LOAD, MEDIA_CORES, Capacity, plan_capacity, shared_rows, usable_cores
 
 
 def capacity(row_ms: dict[int, float], *, cores: float = 64, threads: int = 1, most: int = 64) -> Capacity:
+    """Of an engine that keeps so many threads busy while it draws."""
     row_s = {rows: ms / 1000 for rows, ms in row_ms.items()}
-    return plan_capacity(row_s, fps=25, cores=cores, engine_threads=threads, most=most)
+    row_cpu_s = {rows: threads * seconds for rows, seconds in row_s.items()}
+    return plan_capacity(row_s, row_cpu_s, fps=25, cores=cores, most=most)
 
 
 @pytest.mark.parametrize(("row_ms", "sessions"), [(40, 1), (18.1, 1), (17.9, 2), (11.9, 3), (8.9, 4)])
@@ -50,7 +52,12 @@ def test_sessions_that_share_steps_are_counted_at_what_a_full_step_costs() -> No
 
 def test_steps_that_take_too_long_are_never_filled() -> None:
     row_s = {1: 0.01, 2: 0.008, 4: 0.006}  # four rows would take 24 ms
-    assert [row_time(row_s, n) for n in (1, 2, 3, 4, 9)] == [0.01, 0.008, 0.008, 0.008, 0.008]
+    assert [shared_rows(row_s, n) for n in (1, 2, 3, 4, 9)] == [1, 2, 2, 2, 2]
+
+
+def test_rows_drawn_side_by_side_share_steps_on_a_slow_machine_too() -> None:
+    assert shared_rows({1: 0.025, 2: 0.013, 4: 0.013}, 9) == 2
+    assert capacity({1: 25, 2: 13}).sessions == 2 and capacity({1: 25, 2: 25}).sessions == 1
 
 
 def test_it_says_what_it_was_worked_out_from() -> None:
@@ -58,8 +65,8 @@ def test_it_says_what_it_was_worked_out_from() -> None:
         "sessions": 2,
         "bound_by": "engine",
         "row_ms": {"1": 17.25, "2": 17.0},
+        "row_cpu_ms": {"1": 17.25, "2": 17.0},
         "cores": 2,
-        "engine_threads": 1,
         "media_cores": MEDIA_CORES,
     }
 

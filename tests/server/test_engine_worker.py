@@ -264,6 +264,63 @@ async def test_slots_are_used_again_and_begin_anew(harness: Make) -> None:
         one.worker.remove(stream)
 
 
+class TwoLanes(FakeEngine):
+    """Steps of slots in ``held`` do not end while they are in it."""
+
+    lanes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: set[int] = set()
+        self.stepping: list[int] = []
+        self.twice = False  # one slot in two steps at a time
+
+    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+        (row,) = rows
+        self.twice |= row.slot in self.stepping
+        self.stepping.append(row.slot)
+        while row.slot in self.held:
+            time.sleep(0.001)
+        self.stepping.remove(row.slot)
+        return super().step(rows, state)
+
+
+async def test_a_step_that_lasts_holds_up_nobody_while_a_lane_is_free(harness: Make) -> None:
+    engine = TwoLanes()
+    one = await harness(lambda: engine)
+    slow, slow_frames, _ = one.add(avatar_of(10))
+    quick, quick_frames, _ = one.add(avatar_of(20))
+    engine.held.add(slow.slot)
+    for hop in range(6):
+        one.worker.push(slow, hop, np.zeros(640, np.float32))
+        one.worker.push(quick, hop, np.zeros(640, np.float32))
+    await until(lambda: 3 in quick_frames)
+    assert not slow_frames and engine.stepping == [slow.slot]
+    engine.held.clear()
+    await until(lambda: 3 in slow_frames)
+    assert not engine.twice
+
+
+async def test_a_slot_is_not_used_again_before_its_step_is_over(harness: Make) -> None:
+    engine = TwoLanes()
+    one = await harness(lambda: engine, slots=1)
+    first, frames, _ = one.add(avatar_of(10))
+    engine.held.add(first.slot)
+    one.worker.push(first, 0, np.zeros(640, np.float32))
+    await until(lambda: engine.stepping == [first.slot])
+    one.worker.remove(first)
+    second, _, _ = one.add(avatar_of(20))
+    assert second.slot != first.slot
+    engine.held.clear()
+    await until(lambda: not engine.stepping)
+    one.worker.remove(second)
+    slots = set()
+    for _ in range(3):
+        stream, _, _ = one.add(avatar_of(30))
+        slots.add(stream.slot)
+    assert first.slot in slots and not frames
+
+
 async def test_an_enrolment_does_not_hold_up_a_live_session(harness: Make) -> None:
     begun, gate = threading.Event(), threading.Event()
 

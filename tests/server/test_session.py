@@ -187,7 +187,9 @@ async def test_a_server_that_has_become_slow_takes_nobody_more_and_keeps_whom_it
 
     server = await serve(make_engine=Slow)
     worker = server.house.worker
-    worker._take_measure(worker.engine, Measured(row_s={1: 0.002}, drawing_s=(0.002,)))  # it was fast then
+    worker._take_measure(
+        worker.engine, Measured(row_s={1: 0.002}, row_cpu_s={1: 0.002}, drawing_s=(0.002,))
+    )  # it was fast then
     assert server.house.sessions.limit > 1
     avatar_id = (await server.upload(picture)).json()["id"]
     first = await server.call(avatar_id=avatar_id)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine.lanes import Lanes
 from engine.s3dnerf.config import compact
 from engine.s3dnerf.cpu_render import CpuRender
 from engine.s3dnerf.model import S3DNerf
@@ -45,7 +46,7 @@ def test_kernels_draw_what_the_stage_draws(stages, name, scale, turn, threads):
     given = arguments(scale, turn)
     with torch.inference_mode():
         wanted = stage(*given)
-    for told, expected in zip(CpuRender(stage, threads)(*given), wanted, strict=True):
+    for told, expected in zip(CpuRender(stage, Lanes(threads))(*given), wanted, strict=True):
         torch.testing.assert_close(told, expected, atol=3e-4, rtol=1e-4)
 
 
@@ -55,13 +56,13 @@ def test_what_lies_outside_the_lattice_and_the_planes_is_met_too(stages):
     given[5], given[8] = torch.tensor([[0.9, 0.95, 0.6]]), torch.tensor([[0.5, -0.4, 0.9]])
     with torch.inference_mode():
         wanted = stage(*given)
-    for told, expected in zip(CpuRender(stage)(*given), wanted, strict=True):
+    for told, expected in zip(CpuRender(stage, Lanes(1))(*given), wanted, strict=True):
         torch.testing.assert_close(told, expected, atol=3e-4, rtol=1e-4)
 
 
 def test_a_frame_does_not_depend_on_the_one_before(stages):
     stage, _ = stages["render"]
-    run, first, other = CpuRender(stage, 2), arguments(0.1, 0.15), arguments(0.05, -0.2)
+    run, first, other = CpuRender(stage, Lanes(2)), arguments(0.1, 0.15), arguments(0.05, -0.2)
     alone = [x.clone() for x in run(*first)]
     run(*other)
     assert all(torch.equal(x, y) for x, y in zip(run(*first), alone, strict=True))
