@@ -141,7 +141,8 @@ def test_sound_is_heard_at_the_time_that_its_packet_says(at: int) -> None:
     for step in range(40):
         encoded = encoder.encode(step, encoder.take(step), False)
         assert encoded is not None
-        (frame,) = decoder.decode(JitterFrame(data=bytes(encoded.packet), timestamp=encoded.packet.pts))
+        (frame,) = decoder.decode(JitterFrame(data=bytes(encoded.packet), timestamp=step * 960))
+        assert isinstance(frame, av.AudioFrame) and frame.pts is not None
         heard[frame.pts : frame.pts + frame.samples] = frame.to_ndarray().reshape(-1, 2)[:, 0]
     lags = range(-480, 481)
     likeness = [float(np.dot(heard[at + lag : at + lag + 240], samples[at : at + 240])) for lag in lags]
