@@ -40,6 +40,8 @@ CHEQUERS = """(address) => {
   scene.style.cssText = "border:0;position:fixed;inset:0;width:100%;height:100%";
   document.body.replaceChildren(scene);
 }"""
+TOLD = """() => `${document.getElementById("frame").dataset.state}, ${document.getElementById("status").innerText}, `
+  + document.getElementById("problem").innerText"""
 EPILOG = """\
 keys of the JSON file:
   fps           frames per second that the OBS page showed
@@ -70,7 +72,7 @@ async def present(server: ServerProcess, seconds: float, avatar_id: str | None, 
         await looking.evaluate(CHEQUERS, f"{server.url}/obs/{NAME}")
         scene = await (await looking.wait_for_selector("iframe")).content_frame()
         await scene.wait_for_selector("body[data-state=live]", timeout=PATIENCE_MS)
-        report = await watch(server, looking, scene, seconds)
+        report = await watch(server, talking, looking, scene, seconds)
         if shot is not None:
             await looking.screenshot(path=shot)
     return report
@@ -86,7 +88,7 @@ async def start_talking(page: Any, url: str, avatar_id: str | None) -> None:
     await page.wait_for_selector("#frame[data-state=live]", timeout=PATIENCE_MS)
 
 
-async def watch(server: ServerProcess, page: Any, scene: Any, seconds: float) -> dict[str, Any]:
+async def watch(server: ServerProcess, talking: Any, page: Any, scene: Any, seconds: float) -> dict[str, Any]:
     """Sample memory until the time is over; the page must show pictures all the while."""
     devtools = await page.context.new_cdp_session(page)
     await devtools.send("Performance.enable")
@@ -103,9 +105,12 @@ async def watch(server: ServerProcess, page: Any, scene: Any, seconds: float) ->
             continue
         stalls += 1
         if (quiet_s := time.monotonic() - moved_s) > GIVE_UP_S:
-            raise BrowserTrouble(f"the OBS page showed nothing new for {quiet_s:.0f} s, {at_s:.0f} s after the start")
-    table = np.array(samples)
-    trends = {name: fit_trend(table[:, 0], table[:, n + 1]) for n, name in enumerate(GROWTH_MB_PER_HOUR)}
+            state, told = await asyncio.gather(scene.evaluate("document.body.dataset.state"), talking.evaluate(TOLD))
+            raise BrowserTrouble(
+                f"the OBS page, {state}, showed nothing new for {quiet_s:.0f} s, {at_s:.0f} s after the start; the "
+                f"presenter's page says: {told}; trends until then: {_trends(samples)}"
+            )
+    trends = _trends(samples)
     return {
         "fps": round((shown - first) / (time.monotonic() - begun_s), 2),
         "stalls": stalls,
@@ -114,6 +119,11 @@ async def watch(server: ServerProcess, page: Any, scene: Any, seconds: float) ->
         "grows": find_growth(trends),
         "seconds": seconds,
     }
+
+
+def _trends(samples: list[tuple[float, float, float, float]]) -> dict[str, MemoryTrend]:
+    table = np.array(samples)
+    return {name: fit_trend(table[:, 0], table[:, n + 1]) for n, name in enumerate(GROWTH_MB_PER_HOUR)}
 
 
 def find_growth(trends: Mapping[str, MemoryTrend]) -> list[str]:
