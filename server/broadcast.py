@@ -39,7 +39,7 @@ from server.cutouts import Cutouts, lay_beside
 from server.encoding import OneThreadH264, OneThreadVp8
 from server.ingest import HOP, RATIO, SOUND_RATE_HZ
 from server.media_clock import MediaClock
-from server.playout import PACKET, TICKS_PER_FRAME, VIDEO_RATE_HZ, FrameShelf, Pacer
+from server.playout import OPUS_LOOKAHEAD, PACKET, TICKS_PER_FRAME, VIDEO_RATE_HZ, FrameShelf, Pacer
 from server.sources import Spawn
 
 KEYFRAME_EVERY_S = 0.5  # at most; a crowd that loses packets would otherwise make every frame one
@@ -332,7 +332,7 @@ class SoundEncoder:
         self._first: int | None = None
 
     def take(self, step: int) -> np.ndarray:
-        return self._sound.read(step * PACKET * RATIO, PACKET * RATIO)
+        return self._sound.read(step * PACKET * RATIO + OPUS_LOOKAHEAD, PACKET * RATIO)
 
     def encode(self, step: int, taken: np.ndarray, keyframe: bool) -> Encoded | None:
         start = step * PACKET * RATIO

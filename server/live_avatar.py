@@ -37,7 +37,7 @@ from server.engine_worker import EngineWorker
 from server.errors import SourceTaken
 from server.ingest import HOP, RATIO, Intake, make_sound_ring
 from server.media_clock import SAMPLE_RATE_HZ, DelayControl, MediaClock
-from server.playout import PACKET, AudioOut, FrameShelf, VideoOut
+from server.playout import OPUS_LOOKAHEAD, PACKET, AudioOut, FrameShelf, VideoOut
 from server.sources import Feed, Source
 from server.stream import Stream
 
@@ -151,7 +151,7 @@ class LiveAvatar:
         self.shelf.cut()
         self._cutouts.cut()
         next_packet = -(-self._feed.clock.leaving(time.monotonic()) // PACKET) * PACKET
-        self._feed.intake.hush(max(0, next_packet) * RATIO)
+        self._feed.intake.hush(max(0, next_packet) * RATIO + OPUS_LOOKAHEAD)
         self.broadcast.cut()
         self._pump()
 

@@ -29,7 +29,8 @@ both leave         160 ms        ``due_s(t)`` = arrival + lookahead + margin, fr
 - **At the receiver** they stay together because RTP timestamps count the same positions (90 kHz and
   48 kHz), both streams carry one CNAME and one msid, and the sender reports map RTP time to wall time
   by when the newest packet left: sound and frame of one position leave at one time, so the maps agree
-  but for the encoders' few milliseconds (VP8 256x256: 1 to 5; Opus delays sound by 6.5).
+  but for VP8's few milliseconds (256x256: 1 to 5). Opus hands out sound 6.5 ms late against its packets' times; so
+  packets hold the sound of OPUS_LOOKAHEAD later, which has long been there.
 - A receiver that stops reading costs nothing: a track whose loop fell behind by more than MAX_BEHIND_S
   goes on at the present position.
 """
@@ -55,6 +56,7 @@ VIDEO_RATE_HZ = 90_000
 TICKS_PER_FRAME = VIDEO_RATE_HZ // 25
 SHELF_FRAMES = 8  # drawn and not yet due: margin and lookahead never need more
 MAX_BEHIND_S = 0.5
+OPUS_LOOKAHEAD = 312  # 48 kHz samples by which a decoder lags the encoder's input: libopus's pre-skip (RFC 7845, 4.2)
 
 _SOUND_BASE = fractions.Fraction(1, SOUND_RATE_HZ)
 _VIDEO_BASE = fractions.Fraction(1, VIDEO_RATE_HZ)
@@ -243,7 +245,7 @@ class AudioOut(_PacedTrack):
 
     async def recv(self) -> av.AudioFrame:
         start = await self._next() * PACKET * RATIO
-        samples = self._sound.read(start, PACKET * RATIO)
+        samples = self._sound.read(start + OPUS_LOOKAHEAD, PACKET * RATIO)
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16", layout="mono")
         frame.sample_rate = SOUND_RATE_HZ
         frame.pts = start

@@ -61,8 +61,7 @@ keys of the JSON file:
                      the onset, since an engine hears ahead
   sound_age_ms       {p50, p95, p99}: the same for the received sound, matched by its loudness
   av_skew_ms         {p50, p95} of the amount, and signed_p50; positive: the picture is late. Difference of the two
-                     ages on arrival of their packets, before any player's buffer. Opus itself delays sound by
-                     6.5 ms; that is in it
+                     ages on arrival of their packets, before any player's buffer
   fps                frames received per second
   frames, repeated, spared, dropped   the server's counts, from the first burst on: sent; of these the one before
                      once more, because the frame was late, or because it was left out to keep up; drawn but never sent

@@ -14,11 +14,12 @@ import pytest
 from aiortc import RTCRtpCodecParameters
 from aiortc.codecs import get_decoder, get_encoder
 from aiortc.codecs.h264 import h264_depayload
+from aiortc.codecs.opus import OpusDecoder
 from aiortc.codecs.vpx import vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
 
-from server.broadcast import QUEUE_VIDEO, Broadcast, Encoded, PictureEncoder, Rendition, ViewerTrack
+from server.broadcast import QUEUE_VIDEO, Broadcast, Encoded, PictureEncoder, Rendition, SoundEncoder, ViewerTrack
 from server.ingest import make_sound_ring
 from server.media_clock import MediaClock
 from server.playout import FrameShelf
@@ -127,3 +128,22 @@ async def test_the_end_wakes_every_viewer(broadcast: Broadcast) -> None:
     with pytest.raises(MediaStreamError):
         await asyncio.wait_for(waiting, 1)
     assert broadcast.video().readyState == "ended", "and nobody comes later"
+
+
+@pytest.mark.parametrize("at", [9_000, 14_321])
+def test_sound_is_heard_at_the_time_that_its_packet_says(at: int) -> None:
+    """Whatever Opus itself delays it by."""
+    ring = make_sound_ring()
+    samples = np.zeros(48_000, np.int16)
+    samples[at : at + 240] = (12_000 * np.sin(np.arange(240) * 2 * np.pi / 48)).astype(np.int16)
+    ring.write(0, samples)
+    encoder, decoder, heard = SoundEncoder(ring), OpusDecoder(), np.zeros(48_000)
+    for step in range(40):
+        encoded = encoder.encode(step, encoder.take(step), False)
+        assert encoded is not None
+        (frame,) = decoder.decode(JitterFrame(data=bytes(encoded.packet), timestamp=step * 960))
+        assert isinstance(frame, av.AudioFrame) and frame.pts is not None
+        heard[frame.pts : frame.pts + frame.samples] = frame.to_ndarray().reshape(-1, 2)[:, 0]
+    lags = range(-480, 481)
+    likeness = [float(np.dot(heard[at + lag : at + lag + 240], samples[at : at + 240])) for lag in lags]
+    assert abs(lags[int(np.argmax(likeness))]) <= 12, "a quarter of a millisecond"

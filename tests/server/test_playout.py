@@ -7,7 +7,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from server.ingest import make_sound_ring
 from server.media_clock import MediaClock
-from server.playout import SHELF_FRAMES, AudioOut, FrameShelf, Pacer, VideoOut
+from server.playout import OPUS_LOOKAHEAD, SHELF_FRAMES, AudioOut, FrameShelf, Pacer, VideoOut
 
 
 def frame(value: int) -> np.ndarray:
@@ -119,7 +119,7 @@ async def test_both_tracks_stamp_positions_of_one_clock(shelf: FrameShelf) -> No
     frames = [await picture.recv() for _ in range(2)]
     assert [p.time for p in packets] == pytest.approx([0, 0.02, 0.04])
     assert [f.time for f in frames] == pytest.approx([0, 0.04])
-    assert packets[2].to_ndarray()[0, 0] == 1_920
+    assert packets[2].to_ndarray()[0, 0] == 1_920 + OPUS_LOOKAHEAD
 
 
 async def test_a_stopped_track_ends_a_sender_that_still_waits(shelf: FrameShelf) -> None:
