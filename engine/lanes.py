@@ -6,11 +6,15 @@ slowest part several times a frame.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+APART_S = 1.0  # since callers met, before one is held to be alone
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -27,7 +31,8 @@ class Lanes:
         self.count = count
         self._others = ThreadPoolExecutor(count - 1, "visavis-lane") if count > 1 else None
         self._lock = threading.Lock()
-        self._working = 0
+        self._working = self._calling = 0
+        self._met_s = -math.inf  # time.monotonic() when two callers were at work at once
         self._here = threading.local()  # ``.works``: this thread is among them
 
     def each(self, work: Callable[[T], U], items: Sequence[T]) -> list[U]:
@@ -46,7 +51,7 @@ class Lanes:
                     except BaseException as error:
                         errors.append(error)
 
-        with self._at_work():
+        with self._at_work(calling=True):
             helpers = min(self.count - self._working, len(items) - 1)
             helping = [self._others.submit(work_off) for _ in range(helpers)] if self._others else []
             work_off()
@@ -57,19 +62,29 @@ class Lanes:
             raise errors[0]
         return [told[place] for place in range(len(items))]
 
+    def alone(self) -> bool:
+        """Whether the calling thread is the only one at work, and callers have not met of late.
+
+        Where they do, one that took all cores for being alone now would be in the next one's way.
+        """
+        return self._working <= 1 and time.monotonic() - self._met_s > APART_S
+
     def close(self) -> None:
         """End the threads once they are idle."""
         if self._others is not None:
             self._others.shutdown(wait=False)
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Count this thread, once, among those that work."""
+    def _at_work(self, *, calling: bool = False) -> Iterator[None]:
+        """Count this thread, once, among those that work; ``calling``: of its own, not for another."""
         if getattr(self._here, "works", False):
             yield
             return
         with self._lock:
             self._working += 1
+            self._calling += calling
+            if self._calling > 1:
+                self._met_s = time.monotonic()
         self._here.works = True
         try:
             yield
@@ -77,3 +92,4 @@ class Lanes:
             self._here.works = False
             with self._lock:
                 self._working -= 1
+                self._calling -= calling

@@ -18,9 +18,9 @@ from typing import Any
 # A tenth of the time is for what else the machine does. Whatever goes beyond that is caught by thrift, which
 # gives back a tenth and more before a frame is lost (engine/thrift.py).
 ENGINE_LOAD = 0.9
-CORE_LOAD = 0.9
+CORE_LOAD = 0.75  # with less to spare, frames wait for encoders and the loop though no core is quite busy
 LOOP_LOAD = 0.75  # pacing is done on the loop: a packet that waits for it leaves late
-MEDIA_CORES = 0.07  # of a core: VP8 of 256x256 at 25 frames/s, Opus, SRTP, and the microphone received
+MEDIA_CORES = 0.15  # of a core: VP8 of 256x256 at 25 frames/s, Opus, SRTP, and the microphone received
 LOOP_CORES = 0.04  # the part of it that the loop does itself; encoding and decoding let go of the lock
 STEP_BUDGET_S = 0.02  # a step takes no more rows than it can draw in so long: the first must not wait for the last ...
 HARDLY_LONGER = 1.3  # ... or in so many times what the smallest step takes: some engines draw rows side by side

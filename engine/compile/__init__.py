@@ -17,7 +17,15 @@ __all__ = ["BACKENDS", "Stage", "candidates", "compile_stage", "on_gpu"]
 Stage = Callable[..., tuple[Tensor, ...]]
 
 
-def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backend: str, key: str) -> Stage:
+def compile_stage(
+    name: str,
+    stage: nn.Module,
+    example: Sequence[Tensor],
+    backend: str,
+    key: str,
+    *,
+    alone: Callable[[], bool] | None = None,
+) -> Stage:
     """Make a stage fast.
 
     Args:
@@ -27,6 +35,8 @@ def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backen
             that can take more rows at once may get them from backends that say so.
         backend: one of ``BACKENDS`` but ``auto``.
         key: of the weights, for caches.
+        alone: whether the calling thread has the engine's cores to itself; a backend on a CPU then shares a call
+            out among them. None: it never does.
 
     Returns:
         a function of the same arguments that gives a tuple of float32 tensors on the CPU, valid until its
@@ -43,7 +53,7 @@ def compile_stage(name: str, stage: nn.Module, example: Sequence[Tensor], backen
     if backend == "openvino":
         from engine.compile.openvino import compile_openvino
 
-        return compile_openvino(name, stage, example, key)
+        return compile_openvino(name, stage, example, key, alone=alone)
     if backend in ("tensorrt", "tensorrt-rtx"):
         from engine.compile.tensorrt import compile_tensorrt
 

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from engine.errors import EngineUnavailable
 MAX_THREADS = 16  # rows drawn at a time; the event loop does not send for many more
 
 
-def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key: str) -> Stage:
+def compile_openvino(
+    name: str, stage: nn.Module, example: Sequence[Tensor], key: str, *, alone: Callable[[], bool] | None = None
+) -> Stage:
     """Compile with the shapes of ``example``, in bfloat16 where the CPU has it.
 
     Args:
         name, stage, example: as ``engine.compile.compile_stage``.
         key: of the weights; exports of other weights, or of other code of ours, are not read, and go with time.
+        alone: whether the calling thread has all of the engine's cores to itself; a call that has is shared out among
+            them. None: each call is one thread's work.
 
     Raises:
         EngineUnavailable: OpenVINO is missing or cannot compile the stage here.
@@ -37,8 +41,6 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
     try:
         core = ov.Core()
         options: dict[str, Any] = {
-            # A stream is one thread that draws one row: several threads in a row cost the cores a third more.
-            "NUM_STREAMS": engine_threads(),
             "INFERENCE_NUM_THREADS": engine_threads(),
             "ENABLE_CPU_PINNING": False,  # encoders take the same cores, now this one, now that
             "INFERENCE_PRECISION_HINT": _precision(core),
@@ -49,7 +51,10 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
                 program = ov.convert_model(torch.export.export(stage, tuple(example)))
             _write(program, path)
             drop_stale(path, name, (".bin",))
-        compiled = core.compile_model(program, "CPU", options)
+        # A stream is one thread that draws one row: several threads in a row cost the cores a third more.
+        compiled = core.compile_model(program, "CPU", options | {"NUM_STREAMS": engine_threads()})
+        shares = alone is not None and engine_threads() > 1
+        wide = core.compile_model(program, "CPU", options | {"NUM_STREAMS": 1}) if shares else None
     except Exception as error:  # OpenVINO and torch.export raise errors of many kinds
         raise EngineUnavailable(f"OpenVINO cannot compile the {name} stage: {error}") from error
     if len(compiled.inputs) != len(example):  # it drops those that nothing hangs on, and the places of the others move
@@ -59,7 +64,8 @@ def compile_openvino(name: str, stage: nn.Module, example: Sequence[Tensor], key
     def run(*arguments: Tensor) -> tuple[Tensor, ...]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        request = own.request
+            own.wide = wide.create_infer_request() if wide is not None else None
+        request = own.wide if own.wide is not None and alone is not None and alone() else own.request
         request.infer([x.detach().contiguous().numpy() for x in arguments], share_inputs=True)
         return tuple(torch.from_numpy(request.get_output_tensor(i).data) for i in range(outputs))
 

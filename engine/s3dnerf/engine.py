@@ -39,6 +39,7 @@ from engine.s3dnerf.warp_kernel import finish
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
+SHARED_OUT = ("paint",)  # stages long enough to be worth sharing, where a row is drawn alone
 AVATAR_VERSION = "2"  # of the arrays below; another one makes stored avatars stale
 
 
@@ -128,7 +129,9 @@ class S3DNerfEngine(Engine):
                 made = {
                     k: CpuRender(kernels[k], lanes)
                     if k in kernels
-                    else compile_stage(k, stage, example, name, self.fingerprint)
+                    else compile_stage(
+                        k, stage, example, name, self.fingerprint, alone=lanes.alone if k in SHARED_OUT else None
+                    )
                     for k, (stage, example) in stages.items()
                 }
             except EngineUnavailable as error:

@@ -22,6 +22,21 @@ def test_work_may_share_out_parts_of_itself(lanes):
     assert lanes.each(lambda x: sum(lanes.each(lambda y: x * y, range(5))), range(6)) == [10 * x for x in range(6)]
 
 
+def test_who_meets_no_other_caller_is_alone():
+    lanes, met = Lanes(2), threading.Barrier(2, timeout=10)
+    assert lanes.each(lambda _: lanes.alone(), [0]) == [True]
+
+    def call():
+        lanes.each(lambda _: met.wait(), [0])
+
+    other = threading.Thread(target=call)
+    other.start()
+    call()
+    other.join()
+    assert lanes.each(lambda _: lanes.alone(), [0]) == [False], "another is about"
+    lanes.close()
+
+
 def test_several_threads_work():
     lanes, both = Lanes(2), threading.Barrier(2, timeout=10)
     lanes.each(lambda _: both.wait(), range(2))

@@ -86,7 +86,9 @@ def test_a_frame_does_not_depend_on_its_neighbours(engine, avatar, speech):
             rows.append(StepRow(slot=2, avatar=avatar, samples=rng.standard_normal(HOP).astype(np.float32) * 0.1))
         frames = engine.step(rows, state)
         together.append(frames[0 if len(rows) == 1 else 1])
-    np.testing.assert_array_equal(np.stack(together[-5:]), alone)
+    # The paint of a row drawn alone is shared out among the cores, whose sums of bfloat16 come in another order.
+    difference = np.abs(np.stack(together[-5:]).astype(int) - alone)
+    assert difference.max() <= 1 and difference.mean() < 0.001
 
 
 def test_hearing_several_hops_at_once_draws_the_same_last_frame(engine, avatar, speech):

@@ -3,7 +3,6 @@
 import wave
 
 import numpy as np
-import pytest
 import torch
 
 from engine.landmarks import LIPS
@@ -14,9 +13,6 @@ from engine.s3dnerf.cross_attention import heat_map
 NOSE_TIP = 4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="F_cm of the shipped checkpoint tells little: its teacher weighs the heat too little"
-)
 def test_speech_lights_the_lower_face():
     model = load_checkpoint().model
     assets = DEFAULT_CHECKPOINT.parent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.training.loop import Run, cosine, draw_ahead, pick_device, train
+from tools.training.loop import Run, cosine, draw_ahead, draw_apart, pick_device, rng_of, train
 
 
 class Line:
@@ -100,6 +100,16 @@ def test_what_goes_wrong_while_drawing_stops_the_run():
     assert [next(batches)["step"].item() for _ in range(2)] == [0, 1]
     with pytest.raises(OSError, match="damaged"):
         next(batches)
+
+
+def test_processes_draw_the_same_batches_in_the_same_order():
+    def draw(step):
+        return {"step": torch.tensor(step), "noise": torch.from_numpy(rng_of(1, step).standard_normal(3))}
+
+    apart = list(draw_apart(draw, 3, 9, 2, pin=False))
+    assert [batch["step"].item() for batch in apart] == list(range(3, 9))
+    for batch, wanted in zip(apart, draw_ahead(draw, 3, 9), strict=True):
+        assert batch["noise"].equal(wanted["noise"])
 
 
 def test_a_device_that_is_not_there_is_refused():

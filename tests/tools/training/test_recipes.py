@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engine.api import StepRow
 from engine.s3dnerf.checkpoint import DEFAULT_CHECKPOINT
@@ -14,7 +15,9 @@ from tools import train
 from tools.training.compact import compact_family
 from tools.training.family import hold_out_videos
 from tools.training.job import Job
+from tools.training.judges import train_perceptual
 from tools.training.recipes import RECIPES, needed_stages, train_all
+from tools.training.stages import pack, train_field, train_finish
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,17 @@ def test_compact_runs_from_nothing_to_a_frame(family, data, tmp_path, capsys):
     row = StepRow(avatar=avatar, slot=0, samples=np.zeros(640, np.float32))
     (frame,) = engine.step([row], engine.init_state(1))
     assert frame.shape == (256, 256, 3) and frame.std() > 20
+
+
+def test_stages_go_on_from_a_checkpoint(family, data, tmp_path):
+    job = Job(family=family, data=data, out=tmp_path, begin=DEFAULT_CHECKPOINT)
+    assert RECIPES["compact_unpack"].run(job)
+    assert train_perceptual(job) and train_field(job) and train_finish(job) and pack(job)
+    before, after = (load_file(path) for path in (DEFAULT_CHECKPOINT, tmp_path / "s3dnerf_compact.safetensors"))
+    changed = {
+        name.split(".")[1] for name in before if name.startswith("model.") and not before[name].equal(after[name])
+    }
+    assert changed == {"field", "renderer", "superres"}, "encoder and slots are those that the field knows"
 
 
 def test_judges_are_trained_where_they_are_asked(family):
