@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from server.relay_watch import FRESH_S
 from tests.browser.conftest import DENY_MICROPHONE, GRANT_FAKE_MICROPHONE, Server, StartBrowser, StartServer
 from tests.coturn import Coturn, running_coturn
 
@@ -74,6 +76,7 @@ def test_what_works_is_said(browser: Browser, server: Server) -> None:
 
 def test_a_relay_that_is_down_is_said(browser: Browser, server: Server, coturn: Coturn) -> None:
     coturn.stop()  # the last test with it
+    time.sleep(FRESH_S)  # so long the server gives the answer that it got before
     with browser.new_context() as context:
         page = context.new_page()
         found = check(page, server.url)

@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from server.capacity import LOOP_CORES, LOOP_LOAD, MEDIA_CORES, Capacity, plan_capacity, shared_rows, usable_cores
+from server.capacity import (
+    CORE_LOAD,
+    LOOP_CORES,
+    LOOP_LOAD,
+    MEDIA_CORES,
+    Capacity,
+    plan_capacity,
+    shared_rows,
+    usable_cores,
+)
 
 
 def capacity(row_ms: dict[int, float], *, cores: float = 64, threads: int = 1, most: int = 64) -> Capacity:
@@ -25,7 +34,7 @@ def test_one_session_is_let_in_however_slow_the_machine_is() -> None:
 
 def test_sending_takes_cores_too() -> None:
     given = capacity({1: 2}, cores=2)  # a row of 2 ms is 0.05 of a core per session
-    assert (given.sessions, given.bound_by) == (int(1.8 / (0.05 + MEDIA_CORES)), "cores")
+    assert (given.sessions, given.bound_by) == (int(2 * CORE_LOAD / (0.05 + MEDIA_CORES)), "cores")
     one = capacity({1: 17}, cores=1)
     assert (capacity({1: 17}, cores=2).sessions, one.sessions, one.bound_by) == (2, 1, "cores")
 

@@ -354,7 +354,7 @@ async def test_there_is_room_for_as_many_as_can_be_drawn_in_time(
             now_s += step_s * len(rows)
             return super().step(rows, state)
 
-    one = await harness(Timed, slots=slots, now=lambda: now_s)
+    one = await harness(Timed, slots=slots, now=lambda: now_s, cores=64)
     await asyncio.wrap_future(one.worker.warm_up(avatar_of(0)))
     assert one.worker.slots == room
 
