@@ -6,6 +6,8 @@ Batch k is drawn from ``numpy.random.default_rng((seed, k))`` and step k runs un
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -112,6 +114,7 @@ def draw_apart(draw: Callable[[int], Batch], first: int, last: int, workers: int
     A GPU takes batches faster than one thread draws them. ``pin`` lays them in page-locked memory.
     """
     cv2.setNumThreads(0)  # its threads do not live on in a fork, and are waited for there
+    before = signal.getsignal(signal.SIGCHLD)
     loader = DataLoader(
         _Drawn(draw),
         batch_size=None,
@@ -120,7 +123,13 @@ def draw_apart(draw: Callable[[int], Batch], first: int, last: int, workers: int
         multiprocessing_context="fork",
         pin_memory=pin,
     )
-    yield from loader
+    try:
+        yield from loader
+    finally:
+        # DataLoader leaves a handler behind that every later child's end would call; with a signal stack that some
+        # library set and freed meanwhile, that ends the process.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
 
 
 def draw_ahead(draw: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:

@@ -1,5 +1,6 @@
 """A run by steps: the same whether it was interrupted or not, and nothing is lost on the way."""
 
+import signal
 import time
 
 import numpy as np
@@ -106,7 +107,9 @@ def test_processes_draw_the_same_batches_in_the_same_order():
     def draw(step):
         return {"step": torch.tensor(step), "noise": torch.from_numpy(rng_of(1, step).standard_normal(3))}
 
+    before = signal.getsignal(signal.SIGCHLD)
     apart = list(draw_apart(draw, 3, 9, 2, pin=False))
+    assert signal.getsignal(signal.SIGCHLD) is before
     assert [batch["step"].item() for batch in apart] == list(range(3, 9))
     for batch, wanted in zip(apart, draw_ahead(draw, 3, 9), strict=True):
         assert batch["noise"].equal(wanted["noise"])
