@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# A tenth of the time is for what else the machine does. Whatever goes beyond that is caught by thrift, which
+# A tenth of the engine's time is for what else the machine does. Whatever goes beyond that is caught by thrift, which
 # gives back a tenth and more before a frame is lost (engine/thrift.py).
 ENGINE_LOAD = 0.9
 CORE_LOAD = 0.75  # with less to spare, frames wait for encoders and the loop though no core is quite busy

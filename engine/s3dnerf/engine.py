@@ -78,7 +78,8 @@ class S3DNerfState(StreamState):
 
 class S3DNerfEngine(Engine):
     """Rows of a step are drawn each by itself, as many at a time as there are lanes: on a CPU a batch brings nothing,
-    and a row's frame cannot depend on its neighbours. With CUDA graphs they are drawn together (``batch_step.py``)."""
+    and a row's frame hangs on its neighbours by a colour's last bit at most: drawn alone, its paint is shared out among
+    the cores. With CUDA graphs rows are drawn together (``batch_step.py``)."""
 
     def __init__(self, checkpoint: Path | None = None, backend: str | None = None) -> None:
         """Load the checkpoint and compile the stages.
