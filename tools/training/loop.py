@@ -123,13 +123,12 @@ def draw_apart(draw: Callable[[int], Batch], first: int, last: int, workers: int
         multiprocessing_context="fork",
         pin_memory=pin,
     )
-    try:
-        yield from loader
-    finally:
-        # DataLoader leaves a handler behind that every later child's end would call; with a signal stack that some
-        # library set and freed meanwhile, that ends the process.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)
+    batches = iter(loader)
+    # DataLoader hears of its processes' ends by a handler, and is slow in asking after them without. The handler would stay
+    # for every later child, too, and with a signal stack that some library set and freed, its call ends this process.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    yield from batches
 
 
 def draw_ahead(draw: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
