@@ -124,8 +124,8 @@ def draw_apart(draw: Callable[[int], Batch], first: int, last: int, workers: int
         pin_memory=pin,
     )
     batches = iter(loader)
-    # By a handler DataLoader hears sooner that a process of its has died; without, it asks now and then. The handler would
-    # hear of every later child, too, and where some library set a signal stack and freed it, that ends this process.
+    # By a handler DataLoader hears sooner that a process of its has died; without, it asks now and then. The handler
+    # would hear of every later child, too, and where some library freed its signal stack, that ends this process.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before)
     yield from batches
