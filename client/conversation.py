@@ -66,15 +66,18 @@ class Call(Peer):
     def on_report(self, kind: str, ticks: int, sent_s: float) -> None:
         self.timeline.report(kind, ticks, sent_s)
 
-    def on_picture(self, frame: av.VideoFrame, came_s: float) -> None:
+    def on_picture(self, frame: av.VideoFrame, came_s: float) -> bool:
+        """One that came before any sound has no place in time: it is not shown."""
         assert frame.pts is not None
         self.timeline.observe("video", frame.pts, came_s)
         media_s = self.timeline.media_s("video", frame.pts)
-        if media_s is not None:
-            picture = Picture(frame)
-            self._outlets.pictures.put(media_s, picture)
-            if self._outlets.recorder is not None:
-                self._outlets.recorder.add_picture(media_s, picture)
+        if media_s is None:
+            return False
+        picture = Picture(frame)
+        self._outlets.pictures.put(media_s, picture)
+        if self._outlets.recorder is not None:
+            self._outlets.recorder.add_picture(media_s, picture)
+        return True
 
     def on_sound(self, frame: av.AudioFrame, came_s: float) -> None:
         assert frame.pts is not None

@@ -61,8 +61,13 @@ class Peer:
         """The buffer for what is received of ``kind``."""
         return Tap(is_video=kind == "video")
 
-    def on_picture(self, frame: av.VideoFrame, came_s: float) -> None:
-        """A decoded picture; its pts are ticks of 90 kHz since the first."""
+    def on_picture(self, frame: av.VideoFrame, came_s: float) -> bool:
+        """A decoded picture; its pts are ticks of 90 kHz since the first.
+
+        Returns:
+            Whether it can be shown; the session is live from the first that can.
+        """
+        return True
 
     def on_sound(self, frame: av.AudioFrame, came_s: float) -> None:
         """Decoded sound; its pts are ticks of 48 kHz since the first."""
@@ -76,7 +81,7 @@ class Peer:
     # ---- for users -------------------------------------------------------------------------------
 
     async def open(self, options: dict[str, Any], avatar_id: str = "default") -> None:
-        """Connect, and return when the first picture is there.
+        """Connect, and return when the first picture that can be shown is there.
 
         Raises:
             Refused: the server is full.
@@ -169,8 +174,8 @@ class Peer:
                 frame = await track.recv()
                 assert isinstance(frame, av.VideoFrame) and frame.pts is not None
                 self._came_s = time.monotonic()
-                self.on_picture(frame, self._came_s)
-                self._lives.set()
+                if self.on_picture(frame, self._came_s):
+                    self._lives.set()
 
     async def _listen(self, track: MediaStreamTrack) -> None:
         with contextlib.suppress(MediaStreamError):

@@ -61,12 +61,13 @@ class Peer(peer.Peer):
         self.taps[kind] = TimedTap(is_video=kind == "video")
         return self.taps[kind]
 
-    def on_picture(self, frame: av.VideoFrame, came_s: float) -> None:
+    def on_picture(self, frame: av.VideoFrame, came_s: float) -> bool:
         assert frame.pts is not None
         self.shown_s.append(came_s)
         self.frame_ticks.append(frame.pts)
         if self._keep:
             self.mouths.append(cut_mouth(frame.to_ndarray(format="rgb24")))
+        return True
 
     def on_sound(self, frame: av.AudioFrame, came_s: float) -> None:
         if self._keep:
