@@ -50,7 +50,7 @@ class Capacity:
 
 
 def plan_capacity(
-    row_s: Mapping[int, float], row_cpu_s: Mapping[int, float], *, fps: int, cores: float, most: int
+    row_s: Mapping[int, float], row_cpu_s: Mapping[int, float], *, fps: int, cores: float, most: int, lanes: int = 1
 ) -> Capacity:
     """Count the sessions that fit.
 
@@ -60,13 +60,15 @@ def plan_capacity(
         fps: frames a second of one session.
         cores: that this process may use.
         most: slots of the engine.
+        lanes: of the engine: rows that it draws at a time, of one step or of several.
     """
 
     def busy(sessions: int) -> float:  # the engine's share of the time
         return sessions * fps * row_s[shared_rows(row_s, sessions)]
 
-    def drawing(sessions: int) -> float:  # cores
-        return sessions * fps * row_cpu_s[shared_rows(row_s, sessions)]
+    def drawing(sessions: int) -> float:  # cores; a row among others is one thread's work, in a step of its own too
+        beside = max((n for n in row_s if n <= min(sessions, lanes)), default=min(row_s))
+        return sessions * fps * row_cpu_s[max(shared_rows(row_s, sessions), beside)]
 
     bounds: dict[str, Callable[[int], bool]] = {
         "engine": lambda n: busy(n) <= ENGINE_LOAD,

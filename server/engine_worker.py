@@ -422,8 +422,8 @@ class EngineWorker:
             )
 
     def _count_sessions(self, row_s: Mapping[int, float]) -> Capacity:
-        spec = self.engine.spec
-        return plan_capacity(row_s, self._row_cpu_s, fps=spec.fps, cores=self._cores, most=spec.max_batch)
+        spec, lanes = self.engine.spec, self.engine.lanes
+        return plan_capacity(row_s, self._row_cpu_s, fps=spec.fps, cores=self._cores, most=spec.max_batch, lanes=lanes)
 
 
 @dataclass(frozen=True, kw_only=True)

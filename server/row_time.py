@@ -16,8 +16,8 @@ from server.capacity import STEP_BUDGET_S, is_in_time
 FOLLOW = 0.1  # of the way to each new step's time
 FOLLOW_SLOWNESS = 0.02  # the same, for what decides on admission: some seconds of one session
 WARM_STEPS = 2  # of each kind, not counted: they allocate and compile
-TIMED_STEPS = 5  # of each kind; their median counts
-PATIENCE_S = 1.0  # a step that takes longer is not timed again
+TIMED_STEPS = 7  # of each kind; their median counts
+PATIENCE_S = 1.0  # a step that takes longer is not timed again, but for the first, which may compile for seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ def measure(
         for row in rows:
             state.reset(row.slot, StreamOptions())
         times, costs = list[float](), list[float]()
-        while len(times) < WARM_STEPS + TIMED_STEPS and max(times, default=0.0) < PATIENCE_S:
+        while len(times) < WARM_STEPS + TIMED_STEPS and max(times[1:], default=0.0) < PATIENCE_S:
             begun_s, used_s = now(), used()
             engine.step(fill(rows, size, spec.hop_samples), state)
             times.append(now() - begun_s)
             costs.append(used() - used_s)
-        time_s, cost_s = (max(1e-6, statistics.median(x[WARM_STEPS:] or x)) for x in (times, costs))
+        time_s, cost_s = (max(1e-6, statistics.median(x[WARM_STEPS:] or x[1:])) for x in (times, costs))
         return time_s, cost_s
 
     sizes = spec.buckets or tuple(2**n for n in range(16) if 2**n <= min(slots, spec.max_batch))

@@ -29,7 +29,7 @@ from tools.churn import churn
 from tools.latency import COUNTS, count_between, count_gaps
 from tools.peer import Peer
 from tools.report import describe_machine, format_table, positive_int, positive_seconds, write_json
-from tools.server_process import ServerProcess, read_stages_ms
+from tools.server_process import ServerProcess, ServerTimes, read_times
 from tools.sound_file import read_mono
 
 OPEN_EVERY_S = 0.2  # between two sessions' starts
@@ -49,6 +49,7 @@ keys of the JSON file:
   server_resident_mb   {before, highest, after}: before the first session, while they were live, 2 s after the last
   server_cpu_share, peers_cpu_share   processor time per second of wall time, in cores
   engine_stages_ms   median of each part of a step
+  loop_lag_ms        {p50, p99}: how late the server's event loop did what was due, in the last minute
   seconds, engine, start_s, machine
 
 keys with --churn S, beside opened, refused, failed, reasons, server_resident_mb, seconds, engine, start_s, machine:
@@ -122,7 +123,7 @@ async def load(server: ServerProcess, count: int, seconds: float, speech: np.nda
     peers, refused, reasons = await open_sessions(server.url, count, speech)
     sessions: list[dict[str, Any]] = []
     shares = (0.0, 0.0)
-    stages: dict[str, float] = {}
+    times = ServerTimes(stages_ms={}, loop_lag_ms={})
     try:
         if peers:
             await asyncio.sleep(SETTLE_S)
@@ -133,7 +134,7 @@ async def load(server: ServerProcess, count: int, seconds: float, speech: np.nda
                 await asyncio.sleep(min(SAMPLE_EVERY_S, from_s + seconds - now_s))
             to_s = time.monotonic()
             shares = (server.cpu_s - used[0]) / (to_s - from_s), (_own_cpu_s() - used[1]) / (to_s - from_s)
-            stages = await asyncio.to_thread(read_stages_ms, server.url)
+            times = await asyncio.to_thread(read_times, server.url)
             sessions = [judge_session(peer, from_s, to_s) for peer in peers]
     finally:
         await asyncio.gather(*(peer.close() for peer in peers))
@@ -149,7 +150,8 @@ async def load(server: ServerProcess, count: int, seconds: float, speech: np.nda
         "server_resident_mb": {"before": before_mb, "highest": highest_mb, "after": server.resident_mb},
         "server_cpu_share": round(shares[0], 3),
         "peers_cpu_share": round(shares[1], 3),
-        "engine_stages_ms": stages,
+        "engine_stages_ms": times.stages_ms,
+        "loop_lag_ms": times.loop_lag_ms,
         "seconds": seconds,
     }
 
@@ -189,12 +191,13 @@ def format_report(report: dict[str, Any]) -> str:
         return format_churn(report)
     columns = ["fps", *COUNTS, "gaps", "delay_ms", "hop_to_frame_ms"]
     rows = [[index, *(s[c] for c in columns)] for index, s in enumerate(report["sessions"])]
-    memory = report["server_resident_mb"]
+    memory, lag_ms = report["server_resident_mb"], report["loop_lag_ms"]
+    lag = f"; its event loop is late by {lag_ms['p50']} ms, p99 {lag_ms['p99']} ms" if lag_ms else ""
     return (
         f"{report['engine']} engine: {report['opened']} of {report['asked']} sessions opened, "
         f"{report['refused']} refused, {report['failed']} failed; {report['machine']['cpu']}\n"
         f"server: {report['server_cpu_share']:.2f} cores, {memory['before']} MB before, {memory['highest']} at most, "
-        f"{memory['after']} after; peers: {report['peers_cpu_share']:.2f} cores\n\n"
+        f"{memory['after']} after{lag}\npeers: {report['peers_cpu_share']:.2f} cores\n\n"
     ) + format_table(["session", *columns], rows)
 
 

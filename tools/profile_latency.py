@@ -35,7 +35,7 @@ from tools.latency import BurstFigures, Recording, make_report, measure_bursts
 from tools.peer import Peer
 from tools.perfetto import write_perfetto
 from tools.report import describe_machine, format_table, positive_seconds, write_json
-from tools.server_process import ServerProcess, read_stages_ms
+from tools.server_process import ServerProcess, read_times
 from tools.sound_file import read_mono
 from tools.stage_budget import read_server_times
 
@@ -176,7 +176,7 @@ def profile(engine_name: str, seconds: float, *, browser: bool = False) -> Run:
             share = (server.cpu_s - used_s) / (time.monotonic() - begun_s)
             about = {
                 "engine": engine_name,
-                "engine_stages_ms": read_stages_ms(server.url),
+                "engine_stages_ms": read_times(server.url).stages_ms,
                 "start_s": round(server.start_s, 2),
                 "server_cpu_share": round(share, 3),
                 "machine": describe_machine(),

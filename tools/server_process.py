@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -21,11 +24,14 @@ from client.service import request_json, request_text
 START_TIMEOUT_S = 180.0  # a first start may compile the engine
 STOP_TIMEOUT_S = 15.0
 _ROOT = Path(__file__).parents[1]
-_METRIC = re.compile(r'visavis_stage_milliseconds\{stage="([^"]+)",quantile="0\.5"\} ([0-9.]+)')
+_STAGE = re.compile(r'visavis_stage_milliseconds\{stage="([^"]+)",quantile="0\.5"\} ([0-9.]+)')
+_LOOP_LAG = re.compile(r'visavis_loop_lag_milliseconds\{quantile="0\.([0-9]+)"\} ([0-9.]+)')
 
 
 class ServerProcess:
     """``python -m server.main`` on a free port of 127.0.0.1; a context manager that stops it.
+
+    A SIGTERM ends the program in order from then on, if it has made no arrangement of its own: no server outlives it.
 
     Args:
         engine: name of the engine.
@@ -54,6 +60,7 @@ class ServerProcess:
         if trace is not None:
             command += ["--trace", str(trace)]
         inherited = {k: v for k, v in os.environ.items() if k != "VISAVIS_API_KEY"}
+        _end_in_order_on_sigterm()
         begun_s = time.monotonic()
         self._process = subprocess.Popen(
             command,
@@ -141,6 +148,27 @@ class ServerProcess:
         return text
 
 
-def read_stages_ms(url: str) -> dict[str, float]:
-    """Median milliseconds per stage of the engine's thread, from ``GET /metrics``; empty where there are none."""
-    return {stage: float(ms) for stage, ms in _METRIC.findall(request_text("GET", f"{url}/metrics", timeout_s=10))}
+@dataclass(frozen=True, kw_only=True)
+class ServerTimes:
+    """What the server says of its threads in ``GET /metrics``; empty where it says nothing."""
+
+    stages_ms: dict[str, float]  # median of each part of a step, on the engine's threads
+    loop_lag_ms: dict[str, float]  # "p50", "p99": how late the event loop did what was due, in the last minute
+
+
+def read_times(url: str) -> ServerTimes:
+    """
+    Raises:
+        ServerTrouble: the server cannot be reached.
+    """
+    text = request_text("GET", f"{url}/metrics", timeout_s=10)
+    return ServerTimes(
+        stages_ms={stage: float(ms) for stage, ms in _STAGE.findall(text)},
+        loop_lag_ms={f"p{digits:0<2}": float(ms) for digits, ms in _LOOP_LAG.findall(text)},
+    )
+
+
+def _end_in_order_on_sigterm() -> None:
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

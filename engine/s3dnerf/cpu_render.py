@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from engine.lanes import Lanes
-from engine.s3dnerf.geometry import CROP_PX, Pose
-from engine.s3dnerf.ray_kernel import Box, composite_rays, sample_rays
-from engine.s3dnerf.stages import SETTLE_PX, Render
+from engine.s3dnerf.geometry import CROP_PX
+from engine.s3dnerf.ray_kernel import Box, composite_rays, sample_rays, turn_head
+from engine.s3dnerf.stages import RIGID_POINTS, SETTLE_PX, Render
 from engine.s3dnerf.warp_kernel import warp_head
 
 PARTS = 4  # that a frame's rows are drawn in: always these, so that no result hangs on how many lanes are idle
@@ -48,9 +48,9 @@ class CpuRender:
         """As ``Render.forward``."""
         lattice, planes, depth, image, head, mouth, unit, rotation, shift = arguments
         scratch = self._own_scratch()
-        plain = _array(self._stage._plain_head(depth, Pose(rotation, shift))[0])
         given = (lattice[0], planes, depth[0, 0], rotation[0], shift[0], mouth[0])
         arrays, yardstick, found = [_array(x) for x in given], np.float32(unit.item()), scratch.found.numpy()
+        turn_head(scratch.plain, *arrays[2:5])
         decoder = self._stage.renderer.decoder
         rays, samples = scratch.places.shape[1:3]
 
@@ -62,7 +62,7 @@ class CpuRender:
             composite_rays(scratch.seen, told, scratch.places, begin, end, self._slab)
 
         self._share(cast, rays)
-        around = (_array(image[0]), _array(head[0, 0]), plain, scratch.seen[-2:], self._seam)
+        around = (_array(image[0]), _array(head[0, 0]), scratch.plain, scratch.seen[-2:], self._seam)
         box = (self._stage.top, self._stage.left, SETTLE_PX)
         self._share(
             lambda begin, end: warp_head(scratch.warped, scratch.flow, begin, end, *around, *box),
@@ -88,6 +88,7 @@ class _Scratch:
     def __init__(self, stage: Render, hidden: int) -> None:
         renderer = stage.renderer
         n, outputs = renderer.rays, int(renderer.decoder[-1].get_parameter("weight").shape[0])
+        self.plain = np.zeros((2, RIGID_POINTS, RIGID_POINTS), np.float32)
         self.places = np.zeros((n, n, renderer.samples, 2), np.float32)
         self.found = torch.zeros(n * n * renderer.samples, hidden)
         self.seen = np.zeros((outputs + 2, n, n), np.float32)

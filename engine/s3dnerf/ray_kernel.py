@@ -147,6 +147,26 @@ def sample_rays(places, found, begin, end, lattice, table, depth, rotation, shif
 
 
 @kernel
+def turn_head(plain, depth, rotation, shift):  # type: ignore[no-untyped-def]
+    """Where the undeformed head looks: ``Render.plain_head``.
+
+    Args:
+        plain: to fill, float32 [2, n, n] over the whole crop.
+        depth: depth centres, float32 [32, 32].
+        rotation, shift: the pose, float32 [3, 3] and [3].
+    """
+    n = plain.shape[1]
+    cell = np.float32(2) / np.float32(n)
+    for row in range(n):
+        y = (np.float32(row) + HALF) * cell - ONE
+        for column in range(n):
+            x = (np.float32(column) + HALF) * cell - ONE
+            z = _depth_at(depth, x, y)
+            for i in range(2):
+                plain[i, row, column] = rotation[i, 0] * x + rotation[i, 1] * y + rotation[i, 2] * z + shift[i]
+
+
+@kernel
 def composite_rays(seen, told, places, begin, end, slab):  # type: ignore[no-untyped-def]
     """Gather what the samples of some rows of rays told (equation 5).
 
@@ -164,9 +184,10 @@ def composite_rays(seen, told, places, begin, end, slab):  # type: ignore[no-unt
             light, opacity, flow_x, flow_y = ONE, ZERO, ZERO, ZERO
             sums[:] = ZERO
             for sample in range(told.shape[2]):
-                dense = told[row - begin, column, sample, 0]
-                density = dense if dense > np.float32(20) else np.float32(math.log1p(math.exp(dense)))
-                passed = np.float32(math.exp(-density * slab))
+                # exp(-softplus(d)) is 1 / (1 + exp(d)): one exponential in place of two and a logarithm
+                passed = ONE / (ONE + np.float32(math.exp(min(told[row - begin, column, sample, 0], np.float32(80)))))
+                if slab != ONE:
+                    passed = np.float32(passed**slab)
                 weight = light * (ONE - passed)
                 light *= passed
                 opacity += weight

@@ -105,7 +105,7 @@ class Render(nn.Module):
         pose = self._pose(rotation, shift)
         coarse = self.renderer(planes, depth, pose, self.field, lattice, Anchor(mouth, unit))
         face = F.interpolate(coarse.flow, size=(self.size, self.size), mode="bilinear")
-        plain = self._plain_head(depth, pose)
+        plain = F.interpolate(self.plain_head(depth, pose), size=(CROP_PX, CROP_PX), mode="bilinear")
         box = (..., slice(self.top, self.top + self.size), slice(self.left, self.left + self.size))
         flow = plain + F.pad(settle(self.seam * (face - plain[box])), self._around())
         flow = self.here + head * (flow - self.here)
@@ -115,14 +115,14 @@ class Render(nn.Module):
     def _pose(self, rotation: Tensor, shift: Tensor) -> Pose:
         return Pose(rotation, shift)
 
-    def _plain_head(self, depth: Tensor, pose: Pose) -> Tensor:
-        """Flow of the undeformed head: [B, 2, 256, 256]."""
+    @staticmethod
+    def plain_head(depth: Tensor, pose: Pose) -> Tensor:
+        """Flow of the undeformed head over the whole crop: [B, 2, RIGID_POINTS, RIGID_POINTS]."""
         axis = pixel_centres(RIGID_POINTS, depth.device)
         xy = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(1, -1, 2)
         z = F.interpolate(depth, size=(RIGID_POINTS, RIGID_POINTS), mode="bilinear").flatten(2).transpose(1, 2)
         moved = pose.to_source(torch.cat([xy.expand(z.shape[0], -1, -1), z], -1))[..., :2]
-        moved = moved.transpose(1, 2).unflatten(2, (RIGID_POINTS, RIGID_POINTS))
-        return F.interpolate(moved, size=(CROP_PX, CROP_PX), mode="bilinear")
+        return moved.transpose(1, 2).unflatten(2, (RIGID_POINTS, RIGID_POINTS))
 
 
 class Paint(nn.Module):

@@ -69,6 +69,12 @@ def test_rows_drawn_side_by_side_share_steps_on_a_slow_machine_too() -> None:
     assert capacity({1: 25, 2: 13}).sessions == 2 and capacity({1: 25, 2: 25}).sessions == 1
 
 
+def test_rows_drawn_side_by_side_cost_the_cores_what_one_thread_does_in_steps_of_their_own_too() -> None:
+    row_s, row_cpu_s = {1: 0.0161, 2: 0.0119}, {1: 0.0245, 2: 0.0217}  # two rows at once take too long for one step
+    counted = [plan_capacity(row_s, row_cpu_s, fps=25, cores=2, most=64, lanes=lanes).sessions for lanes in (1, 2)]
+    assert counted == [1, 2]
+
+
 def test_it_says_what_it_was_worked_out_from() -> None:
     assert capacity({1: 17.25, 2: 17}, cores=2).to_json() == {
         "sessions": 2,

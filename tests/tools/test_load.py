@@ -1,7 +1,12 @@
 """The load tool against a real server with the fake engine."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from tools import load
@@ -21,6 +26,7 @@ def test_sessions_beyond_the_limit_are_refused_and_the_others_are_served(tmp_pat
     memory = report["server_resident_mb"]
     assert 20 < memory["before"] <= memory["highest"] and memory["after"] < 4000
     assert report["fps"]["min"] <= report["fps"]["mean"] and report["lost_share"] is not None
+    assert 0 <= report["loop_lag_ms"]["p50"] <= report["loop_lag_ms"]["p99"]
     assert "2 of 3 sessions opened, 1 refused" in capsys.readouterr().out
     assert "| 3     | 2      | 1       |" in load_section([ToolRun(command="c", report=report)])
 
@@ -34,6 +40,21 @@ def test_the_number_of_sessions_is_bounded(capsys):
     with pytest.raises(SystemExit):
         load.main(["--sessions", "100000", "--seconds", "1", "--json", "f.json"])
     assert "at most 256" in capsys.readouterr().err
+
+
+def test_no_server_outlives_a_run_that_is_ended_by_sigterm(tmp_path):
+    arguments = ["--sessions", "1", "--seconds", "60", "--json", str(tmp_path / "f.json"), "--engine", "fake"]
+    tool = subprocess.Popen([sys.executable, "-m", "tools.load", *arguments], stderr=subprocess.DEVNULL)
+    try:
+        until_s = time.monotonic() + 60
+        while not (servers := psutil.Process(tool.pid).children()) and time.monotonic() < until_s:
+            time.sleep(0.05)
+        assert len(servers) == 1
+        tool.terminate()
+        assert tool.wait(30) == 128 + signal.SIGTERM
+        assert psutil.wait_procs(servers, timeout=5)[1] == []
+    finally:
+        tool.kill()
 
 
 def test_sessions_come_and_go_and_memory_is_watched(tmp_path, capsys):

@@ -42,6 +42,12 @@ def test_gives_what_eager_gives_and_keeps_the_export():
     check(stage)
 
 
+def test_a_stage_is_compiled_for_the_sizes_of_its_example():
+    run = compile_stage("two", Two().eval(), (torch.randn(1, 4), torch.randn(1, 3)), "openvino", "k")
+    with pytest.raises(RuntimeError, match="not compatible"):
+        run(torch.randn(2, 4), torch.randn(2, 3))
+
+
 def test_an_export_of_other_code_is_not_read(monkeypatch):
     stage = Two().eval()
     check(stage)
