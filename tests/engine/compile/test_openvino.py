@@ -44,7 +44,7 @@ def test_gives_what_eager_gives_and_keeps_the_export():
 
 def test_a_stage_is_compiled_for_the_sizes_of_its_example():
     run = compile_stage("two", Two().eval(), (torch.randn(1, 4), torch.randn(1, 3)), "openvino", "k")
-    with pytest.raises(RuntimeError, match="not compatible"):
+    with pytest.raises(RuntimeError, match="incompatible"):
         run(torch.randn(2, 4), torch.randn(2, 3))
 
 
