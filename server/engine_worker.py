@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ import numpy as np
 from engine.api import Avatar, Engine, EngineSpec, StreamOptions, StreamState
 from engine.batch import fill, plan
 from engine.errors import VisavisError
+from engine.lanes import APART_S
 from engine.mark import stamp, stamp_cutout
 from engine.thrift import Thrift
 from engine.trace import Trace
@@ -82,6 +84,7 @@ class EngineWorker:
         self._cores = usable_cores() if cores is None else cores
         self._row_time = RowTime()
         self._thrift = Thrift(0, now_s=now())
+        self._met_s = -math.inf  # when two lanes were last seen to step at once
         self._row_cpu_s: Mapping[int, float] = {}  # rows of a step -> processor seconds for each, at the start
         self._capacity: Capacity | None = None
         self._thread = threading.Thread(target=self._run, name="visavis-engine", daemon=True)
@@ -295,6 +298,8 @@ class EngineWorker:
             )
             thrift = self._thrift.level.drawing
             taken = [self._streams[turn.slot].take(turn, thrift) for turn in step.turns]
+            if taken and sum(stream.stepping for stream in self._streams.values()) > len(taken):
+                self._met_s = self._now()
         try:
             if taken:
                 self._step(engine, taken, step.size)
@@ -330,7 +335,8 @@ class EngineWorker:
             self.trace.add(f"step.{stage}", ms, start_s=step_s)
             step_s += ms / 1000
         with self._changed:
-            self._row_time.note(size, took_s, rows=len(taken), full=not taken[0].row.thrift)
+            beside = step_s - self._met_s <= APART_S
+            self._row_time.note(size, took_s, rows=len(taken), full=not taken[0].row.thrift, beside=beside)
         for one, frame in zip(taken, frames[: len(taken)], strict=True):
             self._hand_back(engine.spec.frame_after(one.hops), one, frame)
         self._note(engine, taken, ready_s, took_s)
@@ -406,7 +412,7 @@ class EngineWorker:
 
     def _take_measure(self, engine: Engine, measured: Measured) -> None:
         with self._changed:
-            self._row_time.begin(measured.row_s)
+            self._row_time.begin(measured.row_s, self.engine.lanes)
             self._thrift.set_costs(measured.drawing_s)
             self._row_cpu_s = measured.row_cpu_s
             self._capacity = self._count_sessions(measured.row_s)

@@ -79,10 +79,18 @@ class RowTime:
         self.now_s = 0.0  # a row's part of a step, as things are drawn now
         self.slowness = 1.0  # of full steps now, in those of the start
         self._calm: Mapping[int, float] = {}
+        self._beside_s = 0.0  # at the start, of a step beside others
 
-    def begin(self, row_s: Mapping[int, float]) -> None:
-        """Take the measurements of the start: rows of a step -> seconds for each."""
+    def begin(self, row_s: Mapping[int, float], lanes: int = 1) -> None:
+        """Take the measurements of the start.
+
+        Args:
+            row_s: rows of a step -> seconds for each.
+            lanes: of the engine. On several, a step beside others takes as long as one of several rows: the parts of a
+                row that is drawn alone are shared out among them.
+        """
         self._calm = row_s
+        self._beside_s = max(rows * seconds for rows, seconds in row_s.items() if rows <= max(lanes, min(row_s)))
         self.now_s = min(row_s.values())
         self.slowness = 1.0
 
@@ -97,9 +105,16 @@ class RowTime:
         side_by_side = [rows for rows in self._calm if is_in_time(self._calm, rows)]
         return max(int(STEP_BUDGET_S / max(1e-6, self.now_s)), 1, *side_by_side)
 
-    def note(self, size: int, took_s: float, *, rows: int, full: bool) -> None:
-        """Learn from a step of ``rows``, filled up to ``size``; ``full``: nothing was saved in it."""
+    def note(self, size: int, took_s: float, *, rows: int, full: bool, beside: bool = False) -> None:
+        """Learn from a step of ``rows``, filled up to ``size``.
+
+        Args:
+            size, took_s, rows: of the step.
+            full: nothing was saved in it.
+            beside: another lane stepped at the same time, or had done so shortly before.
+        """
         self.now_s += FOLLOW * (took_s / rows - self.now_s)
         if full and self._calm:
             known = max((n for n in self._calm if n <= size), default=min(self._calm))
-            self.slowness += FOLLOW_SLOWNESS * (took_s / (size * self._calm[known]) - self.slowness)
+            calm_s = size * self._calm[known]
+            self.slowness += FOLLOW_SLOWNESS * (took_s / max(calm_s, beside * self._beside_s) - self.slowness)

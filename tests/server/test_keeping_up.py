@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -182,6 +183,67 @@ async def test_a_machine_that_has_become_slower_takes_nobody_more(bench: Make) -
     assert one.worker.fit_now() == 2 and one.worker.slots == 4
     await one.speak(voice(8, hops_of(10)), row_s=0.0085)
     assert one.worker.fit_now() == 4, "and takes them again when it has recovered"
+
+
+class TwoLanes(FakeEngine):
+    """Steps that meet take a half longer, as where a row alone is shared out; each thread has a clock of its own."""
+
+    lanes = 2
+    ROW_S, BESIDE_S = 0.0134, 0.0202
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = threading.local()
+        self.both = threading.Barrier(2)
+        self.meet = False
+
+    def now(self) -> float:
+        return getattr(self.own, "now_s", 0.0)
+
+    def step(self, rows: Sequence[StepRow], state: StreamState) -> np.ndarray:
+        if self.meet:
+            self.both.wait(10)
+        took_s = self.BESIDE_S if self.meet or len(rows) > 1 else self.ROW_S
+        self.own.now_s = self.now() + took_s * max(1, len(rows) // 2)
+        return super().step(rows, state)
+
+
+def into(kept: dict[int, np.ndarray]) -> Callable[[int, np.ndarray, float], None]:
+    return lambda index, frame, ms: kept.__setitem__(index, frame)
+
+
+async def test_a_second_call_does_not_make_the_machine_look_slower() -> None:
+    engine = TwoLanes()
+    worker = EngineWorker(
+        lambda: engine, marked=False, loop=asyncio.get_running_loop(), now=engine.now, slots=None, cores=2
+    )
+    worker.start()
+    try:
+        await asyncio.wrap_future(worker.loaded)
+        await asyncio.wrap_future(worker.warm_up(avatar_of(70)))
+        frames: list[dict[int, np.ndarray]] = [{}, {}]
+        failures: list[Exception] = []
+        streams = [
+            worker.add(
+                avatar_of(70),
+                StreamOptions(),
+                due_s=lambda frame: 1e9,
+                deliver=into(kept),
+                fail=failures.append,
+            )
+            for kept in frames
+        ]
+        for hop, samples in enumerate(voice(11, 150)):
+            engine.meet = hop >= 3  # from the first hop on that brings a frame: no stream runs ahead of the other then
+            for stream in streams:
+                worker.push(stream, hop, samples)
+            async with asyncio.timeout(10):
+                while any(s.inbox or s.stepping for s in streams) or any(hop - 3 not in f for f in frames if hop >= 3):
+                    await asyncio.sleep(0.0005)
+        assert not failures and worker.pace().slowness == pytest.approx(1, abs=0.02)
+        assert worker.fit_now() == worker.slots
+    finally:
+        await asyncio.to_thread(worker.close)
 
 
 async def test_while_anything_is_saved_nobody_is_let_in(bench: Make) -> None:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from engine.api import Avatar, StepRow, StreamState
 from engine.fake import FakeEngine
-from server.row_time import measure
+from server.row_time import RowTime, measure
 
 
 class CompilesFirst(FakeEngine):
@@ -42,3 +42,14 @@ def test_an_engine_that_takes_seconds_for_each_step_is_not_asked_for_many() -> N
     ticks = iter(range(0, 1000, 2))  # two seconds between two looks at the clock
     measured = measure(engine, engine.init_state(1), grey(engine), slots=1, now=lambda: float(next(ticks)))
     assert measured.row_s == {1: 2.0} and engine.steps <= 2
+
+
+def test_a_step_beside_others_does_not_make_the_machine_slower() -> None:
+    time = RowTime()
+    time.begin({1: 0.0134, 2: 0.0101}, lanes=2)  # alone a row is shared out; of two at once each has one thread
+    for _ in range(300):
+        time.note(1, 0.0202, rows=1, full=True, beside=True)
+    assert abs(time.slowness - 1) < 0.01
+    for _ in range(300):
+        time.note(1, 0.0202, rows=1, full=True)
+    assert time.slowness > 1.4, "alone it would be"
