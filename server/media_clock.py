@@ -92,14 +92,17 @@ class DelayControl:
     """
 
     STEP_UP_MS, STEP_DOWN_MS = 20, 10
-    LATE_SHARE = 0.1  # of the frames of a second; more are too many
-    CALM_S = 10  # seconds without a late frame before the margin shrinks
+    LATE_SHARE = 0.1  # of the frames of a second; more are too many at once ...
+    FEW_LATE, FEW_S = 3, 20  # ... and so many frames within so many seconds, 0.6 %, in the long run
+    CALM_S = 10  # seconds without a late frame before the margin shrinks; twice as many where that was too early ...
+    MOST_CALM_S = 80  # ... up to here
 
     def __init__(self, *, lookahead_ms: int, margin_ms: int, max_margin_ms: int) -> None:
         self._lookahead_ms = lookahead_ms
         self._least_ms, self._most_ms = margin_ms, max(margin_ms, max_margin_ms)
         self._margin_ms = margin_ms
-        self._calm = 0
+        self._calm, self._patience_s, self._shrank = 0, self.CALM_S, False
+        self._late: deque[int] = deque(maxlen=self.FEW_S)  # of each of the last seconds, since the margin grew
 
     @property
     def delay_s(self) -> float:
@@ -108,10 +111,16 @@ class DelayControl:
     def review(self, *, frames: int, late: int) -> float:
         """Once a second: the delay to aim at, in seconds, after ``late`` of ``frames`` were late."""
         self._calm = 0 if late else self._calm + 1
-        if frames and late / frames > self.LATE_SHARE:
+        self._late.append(late)
+        if frames and (late / frames > self.LATE_SHARE or sum(self._late) >= self.FEW_LATE):
             self._margin_ms = min(self._most_ms, self._margin_ms + self.STEP_UP_MS)
-        elif self._calm >= self.CALM_S:
+            if self._shrank:
+                self._patience_s = min(self.MOST_CALM_S, 2 * self._patience_s)
+            self._shrank = False
+            self._late.clear()
+        elif self._calm >= self._patience_s and self._margin_ms > self._least_ms:
             self._margin_ms = max(self._least_ms, self._margin_ms - self.STEP_DOWN_MS)
+            self._shrank = True
         return self.delay_s
 
 

@@ -24,8 +24,9 @@ both leave         160 ms        ``due_s(t)`` = arrival + lookahead + margin, fr
   of a later late one, or never (*dropped*). The shelf holds SHELF_FRAMES, the newest. A frame that the
   engine left out to keep up (``engine/thrift.py``) is shown by the one before it too, and counts as *spared*.
 - So their offset is zero by construction, whatever the engine, the network or the microphone's crystal
-  do. When more than a tenth of a second's frames were late, the margin grows by 20 ms (up to 200 ms),
-  and sound and frames move there together at 4 %; after 10 s without a late one it shrinks again.
+  do. When more than a tenth of a second's frames were late, or three within twenty seconds, the margin grows by
+  20 ms (up to 200 ms), and sound and frames move there together at 4 %; after 10 s without a late one it shrinks
+  again, later where that was too early before.
 - **At the receiver** they stay together because RTP timestamps count the same positions (90 kHz and
   48 kHz), both streams carry one CNAME and one msid, and the sender reports map RTP time to wall time
   by when the newest packet left: sound and frame of one position leave at one time, so the maps agree

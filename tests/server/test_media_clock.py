@@ -80,3 +80,24 @@ def test_calm_gives_the_delay_back() -> None:
     after_s = [delays.review(frames=25, late=0) for _ in range(60)]
     assert after_s[8] == pytest.approx(0.18)
     assert after_s[-1] == pytest.approx(0.16)
+
+
+def test_a_frame_that_is_late_now_and_then_buys_delay_too() -> None:
+    delays = control()
+    margins_ms = [round(delays.review(frames=25, late=second % 2) * 1000) - 120 for second in range(24)]
+    assert margins_ms[4:6] == [40, 60] and margins_ms[-1] == 100
+    calm = control()
+    for second in range(200):  # seldom enough: one in ten seconds is 0.4 % of the frames
+        assert calm.review(frames=25, late=int(second % 10 == 0)) == pytest.approx(0.16)
+
+
+def test_what_shrank_too_early_waits_longer_the_next_time() -> None:
+    delays = control()
+    calm_s = []
+    for _ in range(6):
+        grown = delays.review(frames=25, late=25)
+        seconds = 1
+        while delays.review(frames=25, late=0) == grown:
+            seconds += 1
+        calm_s.append(seconds)
+    assert calm_s == [10, 20, 40, 80, 80, 80]
