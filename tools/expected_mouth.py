@@ -7,41 +7,47 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.api import Avatar, Engine, StepRow, StreamOptions
-from tools.bursts import CYCLE_S, SOUND_RATE_HZ, SPEECH_RATE_HZ, Trace, cut_mouth, measure_motion
+from tools.bursts import CYCLE_S, FIRST_S, SOUND_RATE_HZ, SPEECH_RATE_HZ, Trace, cut_mouth, measure_motion
 
-PHASES = 4  # renderings with the burst at other places between two frames: a trace every 10 ms
-LEAD_S = 0.8  # silence before the first burst; longer than any engine's window
-BEFORE = 2  # bursts before the one that is looked at: an engine may weigh in what has sounded in the last seconds
+PHASES = 8  # places between two frames at which each burst is drawn: a trace every 5 ms
+BEFORE = 2  # bursts before the first that is looked at: an engine may weigh in what has sounded in the last seconds
+FROM_S, TO_S = -0.4, 1.0  # of a trace, around its burst's onset
 
 
 def draw_expected(engine: Engine, avatar: Avatar, cuts: Sequence[np.ndarray]) -> list[Trace]:
     """The mouth's motion around each burst, time 0 being the burst's onset and a frame's own instant its time.
 
-    Each is drawn as it comes in a stream (``bursts.place_bursts``), behind the others that come before it.
+    They are drawn as they come in a stream (``bursts.place_bursts``), one behind the other.
 
     Args:
         cuts: float32 [n] at 48 kHz, as ``bursts.cut_bursts`` makes them.
     """
-    state = engine.init_state(1)
     hop, rate = engine.spec.hop_samples, engine.spec.sample_rate_hz
-    lead, cycle = round(LEAD_S * rate), round(CYCLE_S * rate)
-    drawn = []  # (kind, time, mouth)
-    for kind in range(len(cuts)):
-        for phase in range(PHASES):
-            onset = lead + BEFORE * cycle + phase * hop // PHASES
-            sound = np.zeros((onset + cycle + rate // 5) // hop * hop, np.float32)
-            for back in range(BEFORE + 1):
-                heard = cuts[(kind - back) % len(cuts)][:: SOUND_RATE_HZ // SPEECH_RATE_HZ]
-                sound[onset - back * cycle :][: len(heard)] = heard
-            state.reset(0, StreamOptions(seed=0, motion=0.0))
-            for index, samples in enumerate(sound.reshape(-1, hop), start=1):
-                frame = engine.step([StepRow(slot=0, avatar=avatar, samples=samples)], state)[0]
-                at = engine.spec.frame_after(index) * hop - onset
-                if at > -lead // 2:
-                    drawn.append((kind, at / rate, cut_mouth(frame)))
-    motion = measure_motion(np.stack([mouth for _, _, mouth in drawn]))
+    count = BEFORE + PHASES * len(cuts)
+    onsets = [
+        round((FIRST_S + CYCLE_S * burst) * rate) // hop * hop + burst // len(cuts) % PHASES * hop // PHASES
+        for burst in range(count)
+    ]
+    sound = np.zeros((onsets[-1] + round(CYCLE_S * rate)) // hop * hop, np.float32)
+    for burst, onset in enumerate(onsets):
+        heard = cuts[burst % len(cuts)][:: SOUND_RATE_HZ // SPEECH_RATE_HZ]
+        sound[onset : onset + len(heard)] = heard
+    state = engine.init_state(1)
+    state.reset(0, StreamOptions(seed=0, motion=0.0))
+    times_s, mouths = [], []
+    for index, samples in enumerate(sound.reshape(-1, hop), start=1):
+        frame = engine.step([StepRow(slot=0, avatar=avatar, samples=samples)], state)[0]
+        times_s.append(engine.spec.frame_after(index) * hop / rate)
+        mouths.append(cut_mouth(frame))
+    motion = measure_motion(np.stack(mouths))
     traces = []
     for kind in range(len(cuts)):
-        points = sorted((at, value) for (k, at, _), value in zip(drawn, motion, strict=True) if k == kind)
-        traces.append(Trace(np.array([p[0] for p in points]), np.array([p[1] for p in points])))
+        points = [
+            (at_s - onsets[burst] / rate, value)
+            for burst in range(BEFORE, count)
+            if burst % len(cuts) == kind
+            for at_s, value in zip(times_s, motion, strict=True)
+            if FROM_S <= at_s - onsets[burst] / rate < TO_S
+        ]
+        traces.append(Trace(*np.array(sorted(points)).T))
     return traces

@@ -51,7 +51,7 @@ def compile_openvino(
                 program = ov.convert_model(torch.export.export(stage, tuple(example)))
             _write(program, path)
             drop_stale(path, name, (".bin",))
-        # An export leaves all sizes open; where they are known, a frame takes a quarter less.
+        # An export leaves all sizes open; where they are known, a frame takes a fifth less.
         program.reshape({i: list(x.shape) for i, x in enumerate(example)})
         # A stream is one thread that draws one row: several threads in a row cost the cores a third more.
         compiled = core.compile_model(program, "CPU", options | {"NUM_STREAMS": engine_threads()})
