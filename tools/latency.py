@@ -23,7 +23,6 @@ from tools.stage_budget import (
 )
 
 BEFORE_S, AFTER_S = 0.15, 1.05  # of what is looked at around a burst's onset; the next comes after 1.2 s
-SHOWN_AFTER_S = 0.05  # nothing can show a burst sooner than this after its onset
 FRAME_TICKS = 3600  # of the 90 kHz video clock
 COUNTS = ("frames", "repeated", "spared", "dropped")  # of a session's frames, by the server
 
@@ -56,7 +55,7 @@ class BurstFigures:
     mouth_to_pixel_ms: float | None
     picture_age_ms: float | None  # as ``Recording.mouth`` counts
     sound_age_ms: float | None
-    frame: int | None = None  # index of the received frame that was the first to show it
+    frame: int | None = None  # index of the received frame that is the first to show its onset
 
     @property
     def skew_ms(self) -> float | None:
@@ -81,7 +80,6 @@ def measure_bursts(recording: Recording, expected: list[Trace]) -> list[BurstFig
     Args:
         expected: the mouth's motion around a burst of each kind (``expected_mouth.draw_expected``).
     """
-    shown = Trace(recording.shown_s, recording.mouth.values)
     figures = []
     for onset_s, kind in zip(recording.sound.onsets_s, recording.sound.kinds, strict=True):
         at_s = recording.started_s + float(onset_s)
@@ -89,15 +87,17 @@ def measure_bursts(recording: Recording, expected: list[Trace]) -> list[BurstFig
         heard = _around(recording.loudness, at_s)
         sent = _around(bursts.measure_loudness(_cut_around(recording.sound, float(onset_s)), -BEFORE_S), 0.0)
         picture, sound = bursts.fit_delay(mouth, expected[kind]), bursts.fit_delay(heard, sent)
-        first_s = bursts.find_first_shown(bursts.select(shown, at_s + SHOWN_AFTER_S, at_s + AFTER_S))
-        found = picture is not None and first_s is not None
+        # Not where the mouth first moves: it stirs a little at rest too, which would count as an answer to the burst.
+        after = None if picture is None else np.flatnonzero(recording.mouth.times_s >= at_s + picture.delay_s)
+        first = None if after is None or not len(after) else int(after[0])
+        found = first is not None
         figures.append(
             BurstFigures(
                 at_s=float(onset_s),
-                mouth_to_pixel_ms=(first_s - at_s) * 1000 if found and first_s is not None else None,
+                mouth_to_pixel_ms=(float(recording.shown_s[first]) - at_s) * 1000 if found else None,
                 picture_age_ms=picture.delay_s * 1000 if picture is not None and found else None,
                 sound_age_ms=sound.delay_s * 1000 if sound is not None else None,
-                frame=int(np.flatnonzero(recording.shown_s == first_s)[0]) if found else None,
+                frame=first,
             )
         )
     return figures
@@ -131,7 +131,7 @@ def split_budget(
 
 
 def follow_bursts(recording: Recording, figures: list[BurstFigures], server: ServerTimes) -> list[dict[str, float]]:
-    """The stages of each burst's first moving frame, where the server's trace has them all."""
+    """The stages of the first frame of each burst, where the server's trace has them all."""
     arrived_s, started_s = recording.arrived_s, recording.started_s
     ticks = match_ticks(arrived_s, recording.frame_ticks, server.ticks)
     skipped = match_packets(server.packets, started_s) if recording.counts_samples else None

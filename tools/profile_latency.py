@@ -50,10 +50,10 @@ The mouth is the middle of the frame's lower half; its motion is its mean grey d
 
 keys of the JSON file:
   mouth_to_pixel_ms  {p50, p95, p99} over the bursts found: from a burst's first sample being heard until the first
-                     decoded frame is in hand in which the mouth has visibly begun to move: it is a quarter of
-                     the way from rest to its farthest in this burst. It holds everything: packet, network,
-                     lookahead, engine, playout, encoding, decoding, the wait for the next frame (0 to 40 ms), and
-                     how quickly this engine's mouth follows. Not in it: sound card and display.
+                     decoded frame is in hand that stands for this instant or a later one, by the mouth's motion (see
+                     picture_age_ms). It holds everything: packet, network, lookahead, engine, playout, encoding,
+                     decoding, the wait for the next frame (0 to 40 ms). Not in it: sound card and display; nor that
+                     the mouth opens a little before the sound, as mouths do (engine_onset_ms), for which it is less
   picture_age_ms     {p50, p95, p99}: from an instant at the microphone until the picture of that very instant is
                      in hand: the delay at which the received mouth is most like what the engine draws of the same
                      burst without a network (matched in steps of 1 ms), plus decoding
@@ -72,12 +72,11 @@ keys of the JSON file:
                        margin_wait    rest of the server's playout delay: packets and hops filling, time to spare
                        transport      Opus there, network, VP8 encoding, network back (what is left of the age)
                        decode         from the last packet to the decoded frame in hand
-                       wait_and_rise  from the picture's age to mouth_to_pixel: the event falls between frames,
-                                      and the mouth moves earlier or later than the sound (may be negative)
+                       wait_and_rise  from the picture's age to mouth_to_pixel: the event falls between frames
   stage_budget_ms    the frames that were the first to show a burst, followed one by one through the server's own trace;
                      means over them, which add up to stage_budget_sum_ms, the mean of their mouth-to-pixel:
-                       rise           from the burst's onset to the instant that this frame stands for: the onset
-                                      falls between frames, and the mouth moves earlier or later than the sound
+                       rise           from the burst's onset to the instant that this frame stands for, as the onset
+                                      falls between frames
                        lookahead      sound after that instant which the engine waits for (the rest of its window is
                                       past already and costs no time)
                        packet_filling until the packet with the last of it is full
